@@ -1,0 +1,1 @@
+"""The format of a trace archive: what recorder, server and clients agree on."""

@@ -1,0 +1,149 @@
+"""Blocks and tiles as stored bytes: what a Zarr v3 sharding codec would write, exactly.
+
+A block is compressed and followed by its CRC32C. A tile is its blocks back to back in
+C order, then the shard index: (offset, length) of each block as two little-endian
+uint64, then the index' CRC32C. zarr-python and TensorStore read and write the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from crc32c import crc32c
+from isal.isal_zlib import crc32
+from numcodecs import blosc, zstd
+
+from archive_schema.dtypes import fill_value, numpy_dtype, to_given
+from archive_schema.errors import ErrorKind, FormatError
+from archive_schema.layout import blocks_per_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from archive_schema.models import Codec, FieldSpec
+
+# Blosc's own threads share one lock and one pool; parallelism here is by tile.
+blosc.use_threads = False
+
+CHECKSUM_NBYTES: Final = 4
+_ABSENT: Final = 2**64 - 1
+_SHUFFLES: Final = {
+    "noshuffle": blosc.NOSHUFFLE,
+    "shuffle": blosc.SHUFFLE,
+    "bitshuffle": blosc.BITSHUFFLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTile:
+    """One stored object and what its commit says about it."""
+
+    data: bytes
+    blocks: tuple[int, ...]
+    """Stored length of each block in C order; 0 for a block beyond a short tile's samples."""
+    crc32c: int
+    """Of `data`."""
+    crc32: int
+    """Of the values as readers get them, little-endian, C order, no padding."""
+
+
+def encode_tile(stored: NDArray[Any], spec: FieldSpec, block: Sequence[int]) -> EncodedTile:
+    """Encode one tile.
+
+    Parameters
+    ----------
+    stored : shape (samples of the tile, *tail) or (*tail), dtype spec.stored_dtype, C order
+        Fewer samples than a whole tile are padded block by block, as Zarr demands.
+    block
+        Extent of a block along the axes of *stored*.
+    """
+    whole = (spec.tile, *stored.shape[1:]) if spec.tile else stored.shape
+    pieces: list[bytes] = []
+    index: list[int] = []
+    lengths: list[int] = []
+    offset = 0
+    grid = blocks_per_axis(whole, block)
+    for at in product(*map(range, grid)):
+        part = stored[tuple(slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True))]
+        if part.size == 0:
+            index += (_ABSENT, _ABSENT)
+            lengths.append(0)
+            continue
+        piece = encode_block(_padded(part, block, spec.stored_dtype), spec.codec)
+        pieces.append(piece)
+        index += (offset, len(piece))
+        lengths.append(len(piece))
+        offset += len(piece)
+    given = np.ascontiguousarray(to_given(stored, spec))
+    crc = crc32(memoryview(given.reshape(-1).view(np.uint8)))
+    if not any(lengths):
+        return EncodedTile(b"", tuple(lengths), 0, crc)
+    if block:  # a tile of one value is not sharded: its one block is the object
+        table = np.array(index, "<u8").tobytes()
+        pieces += (table, crc32c(table).to_bytes(CHECKSUM_NBYTES, "little"))
+    data = b"".join(pieces)
+    return EncodedTile(data, tuple(lengths), crc32c(data), crc)
+
+
+def encode_block(values: NDArray[Any], codec: Codec) -> bytes:
+    """Compress one whole block and append its CRC32C."""
+    if codec.name == "blosc":
+        packed = blosc.compress(
+            values.reshape(-1),
+            codec.compressor.encode(),
+            codec.level,
+            _SHUFFLES[codec.shuffle],
+            0,
+        )
+    elif codec.name == "zstd":
+        packed = zstd.compress(values.reshape(-1).view(np.uint8), codec.level)
+    else:
+        packed = values.tobytes()
+    return packed + crc32c(packed).to_bytes(CHECKSUM_NBYTES, "little")
+
+
+def decode_block(
+    data: bytes | memoryview, codec: Codec, stored_dtype: str, block: Sequence[int]
+) -> NDArray[Any]:
+    """Decode what `encode_block` wrote; the values must not be written to.
+
+    Returns
+    -------
+    NDArray, shape *block*, dtype *stored_dtype*
+
+    Raises
+    ------
+    FormatError
+        ``tile-damaged`` if the checksum or the length does not fit.
+    """
+    view = memoryview(data)
+    packed, checksum = view[:-CHECKSUM_NBYTES], view[-CHECKSUM_NBYTES:]
+    if crc32c(packed) != int.from_bytes(checksum, "little"):
+        raise FormatError(ErrorKind.TILE_DAMAGED, "the checksum of a block does not fit its bytes")
+    dtype = numpy_dtype(stored_dtype)
+    raw = packed
+    if codec.name != "raw":
+        raw = (blosc if codec.name == "blosc" else zstd).decompress(packed)
+    if len(raw) != dtype.itemsize * math.prod(block):
+        message = f"expected a block of {tuple(block)} {stored_dtype}, got {len(raw)} bytes"
+        raise FormatError(ErrorKind.TILE_DAMAGED, message)
+    return np.frombuffer(raw, dtype).reshape(block)
+
+
+def index_nbytes(blocks: int) -> int:
+    """Return the length of the shard index at the end of a tile of *blocks* blocks."""
+    return 16 * blocks + CHECKSUM_NBYTES
+
+
+def _padded(part: NDArray[Any], block: Sequence[int], stored_dtype: str) -> NDArray[Any]:
+    if part.shape == tuple(block):
+        return np.ascontiguousarray(part)
+    whole = np.full(block, fill_value(stored_dtype), part.dtype)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole

@@ -1,0 +1,162 @@
+"""The Zarr documents of a run, written by zarr-python in memory.
+
+What a Zarr hierarchy looks like is zarr-python's knowledge, and this module's only use of
+it; tiles never pass through here. Everything is returned as ``{key: bytes}`` relative to
+the root of the hierarchy, so that the store edge stays the only one that does I/O.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from archive_schema.dtypes import fill_value, is_text, numpy_dtype
+from archive_schema.layout import array_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from archive_schema.models import Codec, FieldSpec
+
+ATTRIBUTE: Final = "trace_archive"
+"""Name of the attribute that says how stored values become the values readers get."""
+
+_KEYS: Final = {"name": "default", "separator": "."}
+
+
+def array_documents(
+    spec: FieldSpec,
+    *,
+    steps: int,
+    samples: int,
+    ragged: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None,
+) -> dict[str, bytes]:
+    """Return the metadata of a field's array, without its groups.
+
+    Parameters
+    ----------
+    steps, samples : int
+        Lengths of the array's step and sample axes; a length that the run did not declare
+        is a capacity, and is trimmed when the run is sealed.
+    ragged : (step, shape, block), optional
+        Which array of a ragged field.
+    """
+    if ragged is None:
+        lead = ((steps,) if spec.place.stepped else ()) + ((samples,) if spec.tile else ())
+        shape = (*lead, *spec.tail)
+        one = (1,) if spec.place.stepped else ()
+        shard, block, dims = (*one, *spec.tile_shape), (*one, *spec.block), spec.dims
+        path = array_path(spec)
+    else:
+        step, shape, block = ragged
+        shard, dims, path = shape, spec.dims[1:], array_path(spec, step)
+    meaning = {
+        "dtype": spec.dtype,
+        "source_dtype": spec.source_dtype,
+        "encoding": spec.encoding.value,
+        "layer": spec.layer,
+    }
+    store: dict[str, Any] = {}
+    # A tile of one value is its one block; Zarr cannot shard what has no axes.
+    sharded = bool(spec.block if ragged is None else block)
+    _quietly(
+        spec.stored_dtype,
+        store,
+        name=path,
+        shape=shape,
+        shards=tuple(max(extent, 1) for extent in shard) if sharded else None,
+        chunks=block or "auto",
+        dtype=numpy_dtype(spec.stored_dtype),
+        compressors=_compressors(spec.codec, spec.stored_dtype),
+        filters=None,
+        fill_value=fill_value(spec.stored_dtype),
+        dimension_names=dims,
+        chunk_key_encoding=_KEYS,
+        attributes={**spec.attributes, ATTRIBUTE: meaning},
+    )
+    return {key: data for key, data in _contents(store).items() if key.startswith(f"{path}/")}
+
+
+def group_documents(
+    paths: Iterable[str], attributes: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, bytes]:
+    """Return the metadata of the groups at *paths* and of all groups above them."""
+    store: dict[str, Any] = {}
+    every = {"/".join(path.split("/")[:n]) for path in paths for n in range(path.count("/") + 2)}
+    for path in sorted(every):
+        zarr.create_group(
+            MemoryStore(store),
+            path=path,
+            attributes=dict((attributes or {}).get(path, {})),
+        )
+    return _contents(store)
+
+
+def coordinate_documents(
+    path: str,
+    values: NDArray[Any],
+    dims: tuple[str, ...],
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
+    """Return a small array with its values in one chunk: a coordinate, or a mask."""
+    store: dict[str, Any] = {}
+    text = values.dtype.kind in "US"
+    array = zarr.create_array(
+        MemoryStore(store),
+        name=path,
+        shape=values.shape,
+        chunks=tuple(max(extent, 1) for extent in values.shape),
+        dtype=str if text else values.dtype,
+        compressors=ZstdCodec(level=3),
+        fill_value="" if text else fill_value(values.dtype.name),
+        dimension_names=dims,
+        chunk_key_encoding=_KEYS,
+        attributes=dict(attributes or {}),
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values.astype(object) if text else values
+    return {key: data for key, data in _contents(store).items() if key.startswith(f"{path}/")}
+
+
+def consolidated(documents: Mapping[str, bytes]) -> bytes:
+    """Return the root document that holds all metadata in *documents* (keys to ``zarr.json``)."""
+    prototype = default_buffer_prototype()
+    store = {key: prototype.buffer.from_bytes(data) for key, data in documents.items()}
+    with warnings.catch_warnings():
+        # Readers over HTTP cannot list, so they need it although Zarr v3 has not specified it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(MemoryStore(store))
+    return _contents(store)["zarr.json"]
+
+
+def _compressors(codec: Codec, stored_dtype: str) -> list[Any]:
+    if codec.name == "raw":
+        return [Crc32cCodec()]
+    if codec.name == "zstd":
+        return [ZstdCodec(level=codec.level), Crc32cCodec()]
+    blosc = BloscCodec(
+        cname=codec.compressor,
+        clevel=codec.level,
+        shuffle=codec.shuffle,
+        typesize=numpy_dtype(stored_dtype).itemsize,
+    )
+    return [blosc, Crc32cCodec()]
+
+
+def _quietly(stored_dtype: str, store: dict[str, Any], **arguments: Any) -> None:
+    with warnings.catch_warnings():
+        if is_text(stored_dtype):
+            # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
+            warnings.simplefilter("ignore")
+        zarr.create_array(MemoryStore(store), **arguments)
+
+
+def _contents(store: dict[str, Any]) -> dict[str, bytes]:
+    return {key: buffer.to_bytes() for key, buffer in store.items()}

@@ -1,0 +1,222 @@
+"""Where everything of a run lies, and how an array is cut into tiles and blocks.
+
+Pure arithmetic on names and numbers; `docs/format.md` tells the same in prose.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
+
+from archive_schema.models import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from archive_schema.models import FieldSpec, RunManifest
+
+RUNS: Final = "runs"
+ZARR: Final = "trace.zarr"
+TARGET_BLOCK_NBYTES: Final = 32 * 1024
+"""A block holds about this much, so that a few samples cost one short read."""
+LARGEST_BLOCK_NBYTES: Final = 1024 * 1024
+"""Above this the next axis is cut too: one attention head, then rows of it."""
+
+
+def run_prefix(run_id: str) -> str:
+    """Return the folder of a run, without a trailing slash."""
+    return f"{RUNS}/{run_id}"
+
+
+def manifest_key(run_id: str) -> str:
+    """Return the key of the `RunManifest`."""
+    return f"{RUNS}/{run_id}/run.json"
+
+
+def seal_key(run_id: str) -> str:
+    """Return the key of the `Seal`."""
+    return f"{RUNS}/{run_id}/seal.json"
+
+
+def field_key(run_id: str, path: str) -> str:
+    """Return the key of the `FieldSpec` at *path*."""
+    return f"{RUNS}/{run_id}/fields/{path}.json"
+
+
+def commits_prefix(run_id: str) -> str:
+    """Return the folder that holds a folder for each writer."""
+    return f"{RUNS}/{run_id}/commits"
+
+
+def epoch_prefix(run_id: str, writer: str, epoch: int) -> str:
+    """Return the folder of one opening of the run by one writer."""
+    return f"{RUNS}/{run_id}/commits/{writer}/{epoch:06d}"
+
+
+def claim_key(run_id: str, writer: str, epoch: int) -> str:
+    """Return the key of the `Claim` of an epoch."""
+    return f"{epoch_prefix(run_id, writer, epoch)}/claim.json"
+
+
+def commit_key(run_id: str, writer: str, epoch: int, sequence: int) -> str:
+    """Return the key of one `Commit`."""
+    return f"{epoch_prefix(run_id, writer, epoch)}/{sequence:08d}.json"
+
+
+def heartbeat_key(run_id: str, writer: str) -> str:
+    """Return the key of the `Heartbeat` of a writer."""
+    return f"{RUNS}/{run_id}/heartbeats/{writer}.json"
+
+
+def zarr_key(run_id: str, path: str, zarr: str = ZARR) -> str:
+    """Return the key of *path* inside the run's Zarr hierarchy."""
+    return f"{RUNS}/{run_id}/{zarr}/{path}"
+
+
+def field_path(place: Place, layer: str | None, name: str) -> str:
+    """Return the path of a field's declaration, which also names the field in commits.
+
+    Examples
+    --------
+    >>> field_path(Place.TRACE, None, "score_matrix")
+    'trace/score_matrix'
+    >>> field_path(Place.LAYERS, "blocks.11", "output")
+    'layers/blocks.11/output'
+    """
+    return f"{place}/{name}" if layer is None else f"{place}/{encode_layer(layer)}/{name}"
+
+
+def array_path(spec: FieldSpec, step: int | None = None) -> str:
+    """Return the path of a field's Zarr array; of a ragged field, of its array at *step*.
+
+    Fields recorded at the same steps lie in one group, so that xarray opens the group
+    with one step coordinate; another cadence is a sibling group.
+
+    Examples
+    --------
+    ``trace/score_matrix``, ``trace_every_4/attention``, ``layers/blocks.11/output``,
+    ``ragged/trace/scores/17``.
+    """
+    if spec.ragged:
+        return f"ragged/{field_path(*spec.address)}/{step}"
+    return f"{group_path(spec)}/{spec.name}"
+
+
+def group_path(spec: FieldSpec) -> str:
+    """Return the path of the Zarr group that holds a field's array."""
+    cadence = ""
+    if spec.every > 1 or spec.first:
+        cadence = f"_every_{spec.every}" + (f"_from_{spec.first}" if spec.first else "")
+    root = f"{spec.place}{cadence}"
+    return root if spec.layer is None else f"{root}/{encode_layer(spec.layer)}"
+
+
+def encode_layer(layer: str) -> str:
+    """Return *layer* as one Zarr node name; letters, digits, ``.``, ``_``, ``-`` stay.
+
+    Examples
+    --------
+    >>> encode_layer("blocks.11.mlp"), encode_layer("a/b"), encode_layer("..")
+    ('blocks.11.mlp', 'a%2Fb', '%2E.')
+    """
+    text = quote(layer, safe="")
+    if text.startswith("__") or not text.strip("."):
+        text = f"%{ord(text[0]):02X}{text[1:]}" if text else "%"
+    return text
+
+
+def decode_layer(text: str) -> str:
+    """Return the layer that `encode_layer` wrote as *text*."""
+    return "" if text == "%" else unquote(text)
+
+
+def tile_key(run_id: str, spec: FieldSpec, position: int, tile: int, zarr: str = ZARR) -> str:
+    """Return the key of one tile: a shard of the field's Zarr array.
+
+    Parameters
+    ----------
+    position : int
+        Position on the field's own step axis (`step_position`); for a ragged field, the
+        step number; ignored for inputs and outputs.
+    tile : int
+        Position on the tile grid of the sample axis; 0 without one.
+    """
+    if spec.ragged:
+        shard: tuple[int, ...] = (0,) * (len(spec.dims) - 1)
+    else:
+        leading = ((position,) if spec.place.stepped else ()) + ((tile,) if spec.tile else ())
+        shard = leading + (0,) * len(spec.tail)
+    name = ".".join(("c", *map(str, shard)))
+    return zarr_key(run_id, f"{array_path(spec, position)}/{name}", zarr)
+
+
+def step_position(manifest: RunManifest, spec: FieldSpec, step: int) -> int | None:
+    """Return where *step* lies on the step axis of the field's Zarr array, or None if nowhere."""
+    axis = manifest.steps
+    if isinstance(axis, tuple):
+        if step not in axis:
+            return None
+        at = axis.index(step)
+    elif axis is None or step < axis:
+        at = step
+    else:
+        return None
+    position, rest = divmod(at - spec.first, spec.every)
+    return None if rest or position < 0 else position
+
+
+def field_steps(spec: FieldSpec, steps: Sequence[int]) -> Sequence[int]:
+    """Return the steps at which a field can be recorded, of the run's *steps*."""
+    return steps[spec.first :: spec.every]
+
+
+def declared_steps(manifest: RunManifest) -> Sequence[int] | None:
+    """Return the run's step numbers, if it declared them."""
+    return range(manifest.steps) if isinstance(manifest.steps, int) else manifest.steps
+
+
+def tile_extent(spec: FieldSpec, tile: int, samples: int | None) -> tuple[int, int]:
+    """Return the samples ``[start, stop)`` of a tile in a run of *samples* samples."""
+    start = tile * spec.tile
+    stop = start + spec.tile
+    return start, stop if samples is None else min(stop, samples)
+
+
+def choose_block(tile_shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return the extent of a block for tiles of *tile_shape*.
+
+    Whole trailing axes where they fit `LARGEST_BLOCK_NBYTES`, and of the first axis
+    before them the largest even part of about `TARGET_BLOCK_NBYTES`. It divides the tile
+    evenly, because Zarr's sharding demands it.
+
+    Examples
+    --------
+    >>> choose_block((100, 249, 4), 2)  # a score matrix: 10 samples
+    (10, 249, 4)
+    >>> choose_block((1, 8, 512, 512), 2)  # attention: one head
+    (1, 1, 512, 512)
+    """
+    block = [max(extent, 1) for extent in tile_shape]
+    for axis, extent in enumerate(block):
+        rest = itemsize * math.prod(block[axis + 1 :])
+        if rest > LARGEST_BLOCK_NBYTES:
+            block[axis] = 1
+            continue
+        block[axis] = _largest_divisor(extent, max(1, TARGET_BLOCK_NBYTES // rest))
+        break
+    return tuple(block)
+
+
+def blocks_per_axis(tile_shape: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
+    """Return the grid of blocks in a tile, in C order; its product is 0 for an empty tile."""
+    return tuple(-(-extent // part) for extent, part in zip(tile_shape, block, strict=True))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    pairs = (
+        (divisor, number // divisor)
+        for divisor in range(1, math.isqrt(number) + 1)
+        if number % divisor == 0
+    )
+    return max(part for pair in pairs for part in pair if part <= limit)

@@ -1,0 +1,355 @@
+"""What of a run is recorded: the sum of its commits, in tables that reads can plan from.
+
+Commits arrive in any order and only add. A tile or a coordinate value that two commits
+hold is the same in both, or a conflict that is kept and reported; the first stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from archive_schema.dtypes import numpy_dtype
+from archive_schema.layout import blocks_per_axis
+from archive_schema.models import (
+    Commit,
+    Index,
+    Place,
+    SampleColumn,
+    StepColumn,
+    TileColumns,
+    json_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from archive_schema.models import FieldSpec, Scalar
+
+ABSENT: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TileEntry:
+    """One recorded tile."""
+
+    samples: int
+    nbytes: int
+    crc32c: int
+    crc32: int
+    ends: tuple[int, ...]
+    """Offset in the object at which each block ends; an absent block ends where it begins."""
+    shape: tuple[int, ...]
+    """Values per axis, without step: ``(samples, *tail)``, or ``tail``."""
+    block: tuple[int, ...]
+
+
+class FieldLedger:
+    """The recorded tiles of one field, as tables with one row a step."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self.spec = spec
+        self._rows: dict[int, int] = {}
+        self._shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._ragged_ends: dict[int, tuple[int, ...]] = {}
+        self._steps: tuple[int, ...] | None = None
+        blocks = () if spec.ragged else blocks_per_axis(spec.tile_shape, spec.block)
+        self._blocks = int(np.prod(blocks, dtype=int))
+        # Columns of `_numbers`: samples, nbytes, crc32c, crc32.
+        self._numbers: NDArray[np.int64] = np.full((0, 1, 4), ABSENT, np.int64)
+        self._ends: NDArray[np.int64] = np.zeros((0, 1, self._blocks), np.int64)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps with at least one tile, rising."""
+        if self._steps is None:
+            self._steps = tuple(sorted(self._rows))
+        return self._steps
+
+    @property
+    def tiles(self) -> int:
+        """Length of the tile grid of the sample axis, as far as it is recorded."""
+        return self._numbers.shape[1]
+
+    @property
+    def samples(self) -> int:
+        """One more than the last sample recorded at any step; 0 without a sample axis."""
+        counts = self._numbers[: len(self._rows), :, 0]
+        last = np.flatnonzero((counts != ABSENT).any(axis=0))
+        if not self.spec.tile or not last.size:
+            return 0
+        return int(last[-1]) * self.spec.tile + int(counts[:, last[-1]].max())
+
+    @property
+    def count(self) -> int:
+        """Recorded tiles."""
+        return int((self._numbers[: len(self._rows), :, 0] != ABSENT).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes of all recorded tiles."""
+        numbers = self._numbers[: len(self._rows)]
+        return int(numbers[..., 1][numbers[..., 0] != ABSENT].sum())
+
+    def has(self, step: int, tile: int = 0) -> bool:
+        """Return whether the tile is recorded."""
+        row = self._rows.get(step)
+        return row is not None and tile < self.tiles and self._numbers[row, tile, 0] != ABSENT
+
+    def tile(self, step: int, tile: int = 0) -> TileEntry | None:
+        """Return the tile at *step*, or None if it is not recorded."""
+        if not self.has(step, tile):
+            return None
+        row = self._rows[step]
+        samples, nbytes, crc32c, crc32 = self._numbers[row, tile].tolist()
+        if self.spec.ragged:
+            shape, block = self._shapes[step]
+            return TileEntry(samples, nbytes, crc32c, crc32, self._ragged_ends[step], shape, block)
+        lead = (samples,) if self.spec.tile else ()
+        ends = tuple(self._ends[row, tile].tolist())
+        shape = (*lead, *self.spec.tail)
+        return TileEntry(samples, nbytes, crc32c, crc32, ends, shape, self.spec.block)
+
+    def shape_at(self, step: int) -> tuple[int, ...] | None:
+        """Return the shape of a ragged field at *step*, or None if it is not recorded."""
+        known = self._shapes.get(step)
+        return known and known[0]
+
+    def counts(self, steps: Iterable[int]) -> NDArray[np.int64]:
+        """Return the samples in each tile, shape (steps, tiles); `ABSENT` where none is."""
+        return self._table(steps)[..., 0]
+
+    def checksums(self, steps: Iterable[int]) -> NDArray[np.int64]:
+        """Return (nbytes, crc32c) of each tile, shape (steps, tiles, 2); `ABSENT` where none."""
+        return self._table(steps)[..., 1:3]
+
+    def crc32s(self, steps: Iterable[int]) -> NDArray[np.int64]:
+        """Return the CRC-32 of each tile's values, shape (steps, tiles); `ABSENT` where none."""
+        return self._table(steps)[..., 3]
+
+    def block_ends(self, steps: Iterable[int]) -> NDArray[np.int64]:
+        """Return where each block ends in its object, shape (steps, tiles, blocks)."""
+        return self._ends[[self._rows[step] for step in steps]]
+
+    def recorded(self, samples: int, steps: Iterable[int]) -> NDArray[np.bool_]:
+        """Return which samples are recorded at *steps*, shape (steps, samples).
+
+        A field without a sample axis is recorded for all samples or none.
+        """
+        present = self._table(steps)[..., 0]
+        if not self.spec.tile:
+            return np.repeat(present != ABSENT, samples, axis=1)
+        mask = np.zeros((len(present), samples), bool)
+        for tile in range(self.tiles):
+            start = tile * self.spec.tile
+            within = np.arange(start, min(start + self.spec.tile, samples)) - start
+            mask[:, start : start + len(within)] = within < present[:, tile, None]
+        return mask
+
+    def add(self, columns: TileColumns) -> list[str]:
+        """Add tiles; return a sentence for each that was there with other bytes."""
+        conflicts: list[str] = []
+        width = max(columns.tile, default=0) + 1
+        self._grow(len(self._rows) + len(columns.step), width)
+        for at, (step, tile) in enumerate(zip(columns.step, columns.tile, strict=True)):
+            row = self._rows.setdefault(step, len(self._rows))
+            new = (
+                columns.samples[at], columns.nbytes[at], columns.crc32c[at], columns.crc32[at],
+            )  # fmt: skip
+            numbers = self._numbers[row, tile]
+            if numbers[0] != ABSENT:
+                if tuple(numbers.tolist()) != new:
+                    conflicts.append(f"{columns.field}, step {step}, tile {tile}: two contents")
+                continue
+            numbers[:] = new
+            ends = np.cumsum(columns.blocks[at], dtype=np.int64)
+            if self.spec.ragged and columns.shape is not None and columns.block is not None:
+                self._ragged_ends[step] = tuple(ends.tolist())
+                self._shapes[step] = (columns.shape[at], columns.block[at])
+            else:
+                self._ends[row, tile] = ends
+        self._steps = None
+        return conflicts
+
+    def columns(self, path: str) -> TileColumns:
+        """Return every tile, as `add` takes them; the inverse of `add`."""
+        entries = [
+            (step, tile, entry)
+            for step in self.steps
+            for tile in range(self.tiles)
+            if (entry := self.tile(step, tile)) is not None
+        ]
+        ragged = self.spec.ragged
+        return TileColumns(
+            field=path,
+            step=tuple(step for step, _, _ in entries),
+            tile=tuple(tile for _, tile, _ in entries),
+            samples=tuple(entry.samples for _, _, entry in entries),
+            nbytes=tuple(entry.nbytes for _, _, entry in entries),
+            crc32c=tuple(entry.crc32c for _, _, entry in entries),
+            crc32=tuple(entry.crc32 for _, _, entry in entries),
+            blocks=tuple(tuple(np.diff(entry.ends, prepend=0).tolist()) for _, _, entry in entries),
+            shape=tuple(entry.shape for _, _, entry in entries) if ragged else None,
+            block=tuple(entry.block for _, _, entry in entries) if ragged else None,
+        )
+
+    def _table(self, steps: Iterable[int]) -> NDArray[np.int64]:
+        rows = np.array([self._rows.get(step, ABSENT) for step in steps], np.intp)
+        if not len(self._numbers):
+            return np.full((len(rows), 1, 4), ABSENT, np.int64)
+        table = self._numbers[rows]
+        table[rows == ABSENT] = ABSENT
+        return table
+
+    def _grow(self, rows: int, tiles: int) -> None:
+        had_rows, had_tiles = self._numbers.shape[:2]
+        if rows <= had_rows and tiles <= had_tiles:
+            return
+        # Doubling keeps the cost of a run's commits linear in their number.
+        rows = had_rows if rows <= had_rows else max(rows, 2 * had_rows)
+        tiles = max(tiles, had_tiles)
+        numbers = np.full((rows, tiles, 4), ABSENT, np.int64)
+        ends = np.zeros((rows, tiles, self._blocks), np.int64)
+        numbers[:had_rows, :had_tiles] = self._numbers
+        ends[:had_rows, :had_tiles] = self._ends
+        self._numbers, self._ends = numbers, ends
+
+
+@dataclass(slots=True)
+class Coordinate:
+    """The values of one named coordinate, by step number or by sample."""
+
+    name: str
+    dtype: str
+    values: dict[int, Scalar] = field(default_factory=dict)
+
+    def array(self, positions: Iterable[int]) -> NDArray[Any]:
+        """Return the values at *positions*; NaN, or the dtype's zero, where there is none.
+
+        A number coordinate with a gap is float64, so that the gap is no value.
+        """
+        found = [self.values.get(position) for position in positions]
+        if self.dtype == "str":
+            return np.array(["" if value is None else value for value in found], dtype=np.str_)
+        if None in found and self.dtype != "bool":
+            return np.array([np.nan if value is None else value for value in found], np.float64)
+        return np.array([value or 0 for value in found], numpy_dtype(self.dtype))
+
+    def put(self, dtype: str, position: int, value: Scalar) -> bool:
+        """Add one value; return False, keeping the first, if another value is there."""
+        if dtype != self.dtype:
+            if "str" in (dtype, self.dtype):
+                return False
+            self.dtype = np.result_type(dtype, self.dtype).name
+        kept = self.values.setdefault(position, value)
+        return kept == value or (kept != kept and value != value)  # noqa: PLR0124  NaN is NaN
+
+
+class Ledger:
+    """Everything that the commits of a run say."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, FieldLedger] = {}
+        self.step_coordinates: dict[str, Coordinate] = {}
+        self.sample_coordinates: dict[str, Coordinate] = {}
+        self.conflicts: list[str] = []
+        self.version = 0
+        """Rises with everything added; tells whether a derived value is still current."""
+
+    def declare(self, path: str, spec: FieldSpec) -> FieldLedger:
+        """Return the ledger of the field declared at *path*, made at the first call."""
+        return self.fields.setdefault(path, FieldLedger(spec))
+
+    def add(self, document: Commit | Index) -> None:
+        """Add what a commit, or the index of a sealed run, makes visible.
+
+        The fields it names must have been declared (`declare`).
+        """
+        for tiles in document.tiles:
+            self.conflicts += self.fields[tiles.field].add(tiles)
+        for column in document.steps:
+            self._put(self.step_coordinates, column, column.step)
+        for samples in document.samples:
+            positions = range(samples.start, samples.start + len(samples.value))
+            self._put(self.sample_coordinates, samples, positions)
+        self.version += 1
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps at which anything is recorded, rising."""
+        fields = (f.steps for f in self.fields.values() if f.spec.place.stepped)
+        coordinates = (c.values for c in self.step_coordinates.values())
+        return tuple(sorted({step for steps in (*fields, *coordinates) for step in steps}))
+
+    @property
+    def samples(self) -> int:
+        """One more than the last sample recorded in any field or coordinate."""
+        coordinates = (max(c.values, default=-1) + 1 for c in self.sample_coordinates.values())
+        return max((*coordinates, *(f.samples for f in self.fields.values())), default=0)
+
+    def at(self, place: Place, layer: str | None, name: str) -> FieldLedger | None:
+        """Return the ledger of the field with this address, or None."""
+        address = (place, layer, name)
+        return next((f for f in self.fields.values() if f.spec.address == address), None)
+
+    def index(self) -> Index:
+        """Return everything in one document; `add` of it gives an equal ledger."""
+        return Index(
+            fields=tuple(f.spec for f in self.fields.values()),
+            tiles=tuple(f.columns(path) for path, f in self.fields.items()),
+            steps=tuple(
+                StepColumn(
+                    name=c.name,
+                    dtype=c.dtype,
+                    step=tuple(sorted(c.values)),
+                    value=tuple(json_value(c.values[step]) for step in sorted(c.values)),
+                )
+                for c in self.step_coordinates.values()
+            ),
+            samples=tuple(
+                part for c in self.sample_coordinates.values() for part in sample_columns(c)
+            ),
+        )
+
+    def _put(
+        self,
+        known: dict[str, Coordinate],
+        column: StepColumn | SampleColumn,
+        positions: Iterable[int],
+    ) -> None:
+        coordinate = known.setdefault(column.name, Coordinate(column.name, column.dtype))
+        for position, value in zip(positions, column.value, strict=True):
+            if not coordinate.put(column.dtype, position, _scalar(value, column.dtype)):
+                self.conflicts.append(
+                    f"coordinate {column.name!r} at {position}:"
+                    f" {coordinate.values[position]!r} and {value!r}",
+                )
+
+
+def sample_columns(coordinate: Coordinate) -> list[SampleColumn]:
+    """Return the values of a sample coordinate as columns of consecutive samples."""
+    columns: list[SampleColumn] = []
+    run: list[int] = []
+    for position in (*sorted(coordinate.values), None):
+        if run and position != run[-1] + 1:
+            values = tuple(json_value(coordinate.values[at]) for at in run)
+            columns.append(
+                SampleColumn(
+                    name=coordinate.name, dtype=coordinate.dtype, start=run[0], value=values
+                ),
+            )
+            run = []
+        if position is not None:
+            run.append(position)
+    return columns
+
+
+def _scalar(value: Any, dtype: str) -> Scalar:
+    """Return a coordinate's value as read from JSON: non-finite floats come as text."""
+    if dtype.startswith("float"):
+        return float(value)
+    return value  # type: ignore[no-any-return]  JSON gave a bool, an int or a str

@@ -1,0 +1,227 @@
+"""What server and clients say to each other: JSON documents, header names, media types.
+
+Clients tolerate members that they do not know, so that a newer server can say more.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from archive_schema.models import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DTYPE_HEADER: Final = "X-Trace-Dtype"
+SHAPE_HEADER: Final = "X-Trace-Shape"
+DIMS_HEADER: Final = "X-Trace-Dims"
+STEPS_HEADER: Final = "X-Trace-Steps"
+"""The step numbers along the step axis of an answer, as `ranges_text` writes them."""
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+
+
+class SliceFormat(StrEnum):
+    """Formats of a slice."""
+
+    JSON = "json"
+    NPY = "npy"
+    RAW = "raw"
+    NPZ = "npz"
+    CSV = "csv"
+    ARROW = "arrow"
+
+
+MEDIA_TYPES: Final[dict[SliceFormat, str]] = {
+    SliceFormat.JSON: "application/json",
+    SliceFormat.NPY: "application/x-npy",
+    SliceFormat.RAW: "application/octet-stream",
+    SliceFormat.NPZ: "application/x-npz",
+    SliceFormat.CSV: "text/csv",
+    SliceFormat.ARROW: "application/vnd.apache.arrow.stream",
+}
+
+StepRange: TypeAlias = tuple[int, int, int]
+"""Step numbers ``range(start, stop, stride)``."""
+
+
+class WireDocument(BaseModel):
+    """A JSON answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
+
+
+class FieldSummary(WireDocument):
+    """One field as it is recorded at one step."""
+
+    name: str
+    layer: str | None = None
+    dims: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    """None on the axes of a ragged field whose length changes from step to step."""
+    dtype: str
+
+
+class FieldDocument(FieldSummary):
+    """One field of a run, over all its recorded steps."""
+
+    place: str
+    source_dtype: str
+    ragged: bool = False
+    steps: tuple[StepRange, ...] = ()
+    """Steps at which anything of the field is recorded; empty for inputs and outputs."""
+    bytes: int
+    """Bytes of the recorded values, as the API gives them."""
+    stored_bytes: int
+    complete: bool
+    """Whether every sample is recorded at every recorded step."""
+    attributes: dict[str, JsonValue] = {}
+
+
+class LayerDocument(WireDocument):
+    """One layer and the fields recorded for it."""
+
+    name: str
+    fields: tuple[FieldDocument, ...]
+
+
+class LayerTable(WireDocument):
+    """Every layer of a run."""
+
+    layers: tuple[LayerDocument, ...]
+
+
+class RunSummary(WireDocument):
+    """One run in a list."""
+
+    id: str
+    system: str
+    status: RunStatus
+    created: AwareDatetime
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = {}
+    steps: int
+    """Recorded steps."""
+    samples: int
+    stored_bytes: int
+
+
+class RunPage(WireDocument):
+    """A page of runs; *next* is the cursor of the page after it, if there is one."""
+
+    runs: tuple[RunSummary, ...]
+    next: str | None = None
+
+
+class RunDocument(RunSummary):
+    """Everything about a run but its values."""
+
+    uid: str
+    step_ranges: tuple[StepRange, ...]
+    declared_steps: int | tuple[int, ...] | None = None
+    declared_samples: int | None = None
+    step_coordinates: dict[str, str] = {}
+    """Name to dtype."""
+    sample_coordinates: dict[str, str] = {}
+    fields: tuple[FieldDocument, ...] = ()
+    layers: tuple[LayerDocument, ...] = ()
+    inputs: tuple[FieldDocument, ...] = ()
+    outputs: tuple[FieldDocument, ...] = ()
+    sealed: AwareDatetime | None = None
+    version: str
+    """Changes with everything that is recorded; give it to ``changes?since=``."""
+
+
+class StepDocument(WireDocument):
+    """One step: its coordinates and the fields recorded at it."""
+
+    step: int
+    coordinates: dict[str, Any]
+    fields: tuple[FieldSummary, ...]
+
+
+class CoordinateTable(WireDocument):
+    """Coordinates along the step or the sample axis; *index* numbers the rows."""
+
+    axis: str
+    index: tuple[int, ...]
+    coordinates: dict[str, tuple[Any, ...]]
+
+
+class SliceDocument(WireDocument):
+    """A slice as JSON; non-finite values are null."""
+
+    run: str
+    field: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    data: Any
+
+
+class Changes(WireDocument):
+    """What is new in a run since a version."""
+
+    version: str
+    status: RunStatus
+    steps: tuple[StepRange, ...]
+    """Steps with something new."""
+    samples: int
+    fields: tuple[str, ...]
+    """Fields with something new, as paths: ``trace/score_matrix``."""
+
+
+class Problem(WireDocument):
+    """What went wrong, after RFC 9457; *kind* is an `ErrorKind`."""
+
+    type: str = "about:blank"
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    kind: str
+    instance: str | None = None
+
+
+def step_ranges(steps: Sequence[int]) -> tuple[StepRange, ...]:
+    """Return rising *steps* as ranges.
+
+    Examples
+    --------
+    >>> step_ranges([0, 1, 2, 10, 20, 30, 99])
+    ((0, 3, 1), (10, 31, 10), (99, 100, 1))
+    """
+    ranges: list[StepRange] = []
+    at = 0
+    while at < len(steps):
+        last = at + 1
+        stride = steps[last] - steps[at] if last < len(steps) else 1
+        while last < len(steps) and steps[last] - steps[last - 1] == stride:
+            last += 1
+        if last - at == 2 and stride > 1:  # noqa: PLR2004  two steps far apart are no range
+            last, stride = at + 1, 1
+        ranges.append((steps[at], steps[last - 1] + 1, stride if last - at > 1 else 1))
+        at = last
+    return tuple(ranges)
+
+
+def steps_of(ranges: Sequence[StepRange]) -> tuple[int, ...]:
+    """Return the steps in *ranges*; the inverse of `step_ranges`."""
+    return tuple(step for start, stop, stride in ranges for step in range(start, stop, stride))
+
+
+def ranges_text(ranges: Sequence[StepRange]) -> str:
+    """Write *ranges* in one header line.
+
+    Examples
+    --------
+    >>> ranges_text([(0, 3, 1), (10, 31, 10), (99, 100, 1)])
+    '0:3,10:31:10,99'
+    """
+    return ",".join(
+        str(start)
+        if stop - start == 1
+        else f"{start}:{stop}" + (f":{stride}" if stride > 1 else "")
+        for start, stop, stride in ranges
+    )
