@@ -81,7 +81,7 @@ def encode_tile(stored: NDArray[Any], spec: FieldSpec, block: Sequence[int]) -> 
         lengths.append(len(piece))
         offset += len(piece)
     given = np.ascontiguousarray(to_given(stored, spec))
-    crc = crc32(memoryview(given.reshape(-1).view(np.uint8)))
+    crc = crc32(given.reshape(-1).view(np.uint8).data)
     if not any(lengths):
         return EncodedTile(b"", tuple(lengths), 0, crc)
     if block:  # a tile of one value is not sharded: its one block is the object
@@ -93,6 +93,7 @@ def encode_tile(stored: NDArray[Any], spec: FieldSpec, block: Sequence[int]) -> 
 
 def encode_block(values: NDArray[Any], codec: Codec) -> bytes:
     """Compress one whole block and append its CRC32C."""
+    packed: bytes
     if codec.name == "blosc":
         packed = blosc.compress(
             values.reshape(-1),

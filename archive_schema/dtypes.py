@@ -33,9 +33,8 @@ _WIDENED: Final = {
 """The smallest NumPy float that holds every value of a type NumPy lacks."""
 
 _PLAIN: Final = frozenset(
-    ("bool", "float16", "float32", "float64")
-    + tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
+    ("bool", "float16", "float32", "float64"),
+) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 TOKENS_STORED: Final = "uint8"
 TOKENS_GIVEN: Final = "int64"
 
@@ -158,7 +157,8 @@ def _widen(bits: NDArray[Any], source: str) -> NDArray[Any]:
     if source == "bfloat16":
         # A shift is exact for every code and twice as fast as a cast.
         return (bits.astype(np.uint32) << 16).view(np.float32)
-    return _float8_values(source)[bits]
+    values: NDArray[Any] = _float8_values(source)[bits]
+    return values
 
 
 @lru_cache
@@ -166,4 +166,5 @@ def _float8_values(source: str) -> NDArray[Any]:
     codes = np.arange(256, dtype=np.uint8).view(np.dtype(getattr(ml_dtypes, source)))
     # e8m0 has 2^127, which float32 holds; a NaN code raises a spurious "invalid" flag.
     with np.errstate(all="ignore"):
-        return codes.astype(_WIDENED[source])
+        values: NDArray[Any] = codes.astype(_WIDENED[source])
+    return values

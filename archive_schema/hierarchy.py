@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
 from zarr.storage import MemoryStore
 
 from archive_schema.dtypes import fill_value, is_text, numpy_dtype
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = "trace_archive"
 """Name of the attribute that says how stored values become the values readers get."""
 
-_KEYS: Final = {"name": "default", "separator": "."}
+_KEYS: Final = ChunkKeyEncodingParams(name="default", separator=".")
 
 
 def array_documents(

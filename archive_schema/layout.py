@@ -9,12 +9,10 @@ import math
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
-from archive_schema.models import Place
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from archive_schema.models import FieldSpec, RunManifest
+    from archive_schema.models import FieldSpec, Place, RunManifest
 
 RUNS: Final = "runs"
 ZARR: Final = "trace.zarr"

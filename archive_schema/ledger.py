@@ -6,6 +6,7 @@ hold is the same in both, or a conflict that is kept and reported; the first sta
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,7 +59,7 @@ class FieldLedger:
         self._ragged_ends: dict[int, tuple[int, ...]] = {}
         self._steps: tuple[int, ...] | None = None
         blocks = () if spec.ragged else blocks_per_axis(spec.tile_shape, spec.block)
-        self._blocks = int(np.prod(blocks, dtype=int))
+        self._blocks = math.prod(blocks)
         # Columns of `_numbers`: samples, nbytes, crc32c, crc32.
         self._numbers: NDArray[np.int64] = np.full((0, 1, 4), ABSENT, np.int64)
         self._ends: NDArray[np.int64] = np.zeros((0, 1, self._blocks), np.int64)
@@ -73,7 +74,7 @@ class FieldLedger:
     @property
     def tiles(self) -> int:
         """Length of the tile grid of the sample axis, as far as it is recorded."""
-        return self._numbers.shape[1]
+        return int(self._numbers.shape[1])
 
     @property
     def samples(self) -> int:
@@ -350,6 +351,5 @@ def sample_columns(coordinate: Coordinate) -> list[SampleColumn]:
 
 def _scalar(value: Any, dtype: str) -> Scalar:
     """Return a coordinate's value as read from JSON: non-finite floats come as text."""
-    if dtype.startswith("float"):
-        return float(value)
-    return value  # type: ignore[no-any-return]  JSON gave a bool, an int or a str
+    scalar: Scalar = float(value) if dtype.startswith("float") else value
+    return scalar

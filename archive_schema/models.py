@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,9 @@ from pydantic import (
 )
 
 from archive_schema.errors import ErrorKind, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FORMAT_VERSION: Final = 1
 """Version of everything that `docs/format.md` describes."""
@@ -191,31 +194,27 @@ class FieldSpec(Document):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problem = self._problem()
-        if problem:
-            message = f"field {self.name!r}: {problem}"
-            raise InvalidInputError(ErrorKind.SHAPE_MISMATCH, message)
+        for holds, expected in self._rules():
+            if not holds:
+                message = f"field {self.name!r}: expected {expected}; got {self!r}"
+                raise InvalidInputError(ErrorKind.SHAPE_MISMATCH, message)
         return self
 
-    def _problem(self) -> str | None:
+    def _rules(self) -> Iterator[tuple[bool, str]]:
         leading = (("step",) if self.place.stepped else ()) + (("sample",) if self.tile else ())
         rest = self.dims[len(leading) :]
-        if self.dims[: len(leading)] != leading or {"step", "sample"} & set(rest):
-            return f"expected dims that begin with {leading}, got {self.dims}"
-        if len(set(self.dims)) != len(self.dims):
-            return f"expected dims with distinct names, got {self.dims}"
-        if (self.layer is not None) != (self.place is Place.LAYERS):
-            return f"a layer goes with place 'layers', got {self.layer!r} in {self.place.value!r}"
+        yield self.dims[: len(leading)] == leading, f"dims that begin with {leading}"
+        yield not {"step", "sample"} & set(rest), f"dims that begin with {leading}"
+        yield len(set(self.dims)) == len(self.dims), "dims with distinct names"
+        yield (self.layer is None) != (self.place is Place.LAYERS), "a layer for a layer's field"
         if self.ragged:
-            return None if not (self.tail or self.block or self.tile) else "ragged, with a shape"
-        if len(rest) != len(self.tail):
-            return f"expected {len(rest)} lengths for {rest}, got {self.tail}"
+            yield not (self.tail or self.block or self.tile), "a ragged field without a shape"
+            return
         within = self.tile_shape
-        if len(self.block) != len(within):
-            return f"expected a block of {len(within)} extents, got {self.block}"
-        if any(max(n, 1) % b for n, b in zip(within, self.block, strict=True)):
-            return f"blocks of {self.block} do not divide tiles of {within} evenly"
-        return None
+        yield len(rest) == len(self.tail), f"{len(rest)} lengths for {rest}"
+        yield len(self.block) == len(within), f"a block of {len(within)} extents"
+        evenly = all(max(n, 1) % b == 0 for n, b in zip(within, self.block, strict=False))
+        yield evenly, f"blocks that divide tiles of {within} evenly"
 
     @property
     def sampled(self) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archive_schema.models import Place
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from archive_schema.models import Place
 
 
 @dataclass(frozen=True, slots=True)
