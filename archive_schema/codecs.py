@@ -125,7 +125,8 @@ def decode_block(
     """
     view = memoryview(data)
     packed, checksum = view[:-CHECKSUM_NBYTES], view[-CHECKSUM_NBYTES:]
-    if crc32c(packed) != int.from_bytes(checksum, "little"):
+    # The length matters: of no bytes at all, the checksum fits.
+    if len(view) < CHECKSUM_NBYTES or crc32c(packed) != int.from_bytes(checksum, "little"):
         raise FormatError(ErrorKind.TILE_DAMAGED, "the checksum of a block does not fit its bytes")
     dtype = numpy_dtype(stored_dtype)
     raw = packed

@@ -78,7 +78,10 @@ def storage_of(
         return Storage(source, TOKENS_STORED, TOKENS_GIVEN, Encoding.TOKENS)
     if source in _PLAIN or is_text(source):
         return Storage(source, source, source, Encoding.PLAIN)
-    message = f"expected bool, an integer, float16/32/64, bfloat16, float8 or a fixed string; got {source}"
+    message = (
+        "expected bool, an integer, float16/32/64, bfloat16, float8 or a fixed string;"
+        f" got {source}"
+    )
     raise InvalidInputError(ErrorKind.DTYPE_MISMATCH, message)
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ValidationError,
     model_validator,
 )
 
@@ -84,6 +85,16 @@ class Document(BaseModel):
     """A frozen JSON document with no unknown members; NaN and ±inf are written as text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    # Hidden from type checkers, which know the arguments of each document better.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: object) -> None:
+            """Raise the archive's own error for an argument that breaks a rule."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise _first_error(error) from error
 
 
 class RunStatus(StrEnum):
@@ -330,6 +341,16 @@ class Seal(Document):
     samples: NonNegative
     tiles: NonNegative
     nbytes: NonNegative
+
+
+def _first_error(error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInputError):
+        return cause
+    where = ".".join(map(str, first["loc"]))
+    message = f"{error.title}.{where}: {first['msg']}, got {first['input']!r:.200}"
+    return InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
 
 
 def json_value(value: Scalar) -> Scalar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -44,7 +44,7 @@ def open_store(url: str | os.PathLike[str], options: StoreOptions | None = None)
     raise InvalidInputError(ErrorKind.STORE_URL_INVALID, message)
 
 
-@lru_cache(maxsize=256)
+@cache
 def _memory(url: str) -> MemoryStore:
     """Return the memory store named by *url*; one process has one of each name."""
     del url
