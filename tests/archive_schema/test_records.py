@@ -1,0 +1,185 @@
+"""A reader sees whole commits, in any state of the run, or is told what is wrong."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+import pytest
+
+from archive_schema.errors import (
+    ArchiveError,
+    ConflictError,
+    ErrorKind,
+    FormatError,
+    NotFoundError,
+)
+from archive_schema.layout import commit_key, field_key, manifest_key
+from archive_schema.models import (
+    Claim,
+    Commit,
+    FieldSpec,
+    Heartbeat,
+    RunManifest,
+    RunStatus,
+    StepColumn,
+    TileColumns,
+)
+from archive_schema.records import (
+    RunRecords,
+    claim_epoch,
+    create_run,
+    declare_field,
+    put_commit,
+    put_heartbeat,
+    read_manifest,
+    run_ids,
+)
+from archive_schema.store import Store
+
+NOW: Final = datetime.now(UTC)
+MANIFEST: Final = RunManifest(id="run", uid="u", created=NOW, steps=10, samples=4)
+SPEC: Final = FieldSpec(
+    name="x", dims=("step", "sample"), tile=4, block=(4,), dtype="float32",
+    stored_dtype="float32", source_dtype="float32",
+)  # fmt: skip
+
+
+def commit_of(step: int, sequence: int, epoch: int = 0) -> Commit:
+    tiles = TileColumns(
+        field="trace/x", step=(step,), tile=(0,), samples=(4,), nbytes=(9,), crc32c=(step,),
+        crc32=(step,), blocks=((5,),),
+    )  # fmt: skip
+    column = StepColumn(name="t", dtype="float64", step=(step,), value=(step / 10,))
+    return Commit(
+        writer="main", epoch=epoch, sequence=sequence, time=NOW, tiles=(tiles,), steps=(column,)
+    )
+
+
+@pytest.fixture
+def declared(store: Store) -> Store:
+    create_run(store, MANIFEST)
+    declare_field(store, "run", SPEC)
+    claim_epoch(store, "run", Claim(writer="main", epoch=0, nonce="n", time=NOW))
+    return store
+
+
+def test_a_run_is_created_once(declared: Store) -> None:
+    with pytest.raises(ConflictError) as caught:
+        create_run(declared, MANIFEST)
+
+    assert caught.value.kind is ErrorKind.RUN_EXISTS
+    assert read_manifest(declared, "run") == MANIFEST
+    assert run_ids(declared) == ["run"]
+
+
+def test_a_field_is_declared_once_or_equally(declared: Store) -> None:
+    declare_field(declared, "run", SPEC)
+
+    with pytest.raises(ConflictError, match="dtype 'float32', now 'float64'") as caught:
+        declare_field(declared, "run", SPEC.model_copy(update={"dtype": "float64"}))
+
+    assert caught.value.kind is ErrorKind.FIELD_DIFFERS
+
+
+def test_each_opening_has_an_epoch_of_its_own(declared: Store) -> None:
+    claim = Claim(writer="main", epoch=0, nonce="m", time=NOW)
+
+    assert claim_epoch(declared, "run", claim).epoch == 1
+    assert claim_epoch(declared, "run", claim).epoch == 2
+    other = claim.model_copy(update={"writer": "other"})
+    assert claim_epoch(declared, "run", other).epoch == 0
+
+
+def test_a_reader_follows_the_commits(declared: Store) -> None:
+    records = RunRecords(declared, "run")
+    assert not records.ledger.steps
+
+    put_commit(declared, "run", commit_of(3, 0))
+    assert records.refresh()
+    put_commit(declared, "run", commit_of(1, 1))
+    put_commit(declared, "run", commit_of(7, 2))
+    assert records.refresh()
+
+    assert records.ledger.steps == (1, 3, 7)
+    assert records.ledger.step_coordinates["t"].values == {3: 0.3, 1: 0.1, 7: 0.7}
+    assert not records.refresh()
+
+
+def test_commits_of_a_later_epoch_are_read_too(declared: Store) -> None:
+    put_commit(declared, "run", commit_of(0, 0))
+    records = RunRecords(declared, "run")
+    claim_epoch(declared, "run", Claim(writer="main", epoch=1, nonce="m", time=NOW))
+
+    put_commit(declared, "run", commit_of(1, 0, epoch=1))
+
+    assert records.refresh()
+    assert records.ledger.steps == (0, 1)
+
+
+def test_an_unknown_run_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no run 'nobody'") as caught:
+        RunRecords(store, "nobody")
+
+    assert caught.value.kind is ErrorKind.RUN_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", ErrorKind.RECORD_DAMAGED),
+        (b"{", ErrorKind.RECORD_DAMAGED),
+        (b"[]", ErrorKind.RECORD_DAMAGED),
+        (b'{"format": "other"}', ErrorKind.RECORD_DAMAGED),
+        (b'{"format_version": 2, "new": 1}', ErrorKind.FORMAT_VERSION_UNSUPPORTED),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(store: Store, data: bytes, kind: ErrorKind) -> None:
+    store.write(manifest_key("run"), data)
+
+    with pytest.raises(FormatError, match=r"run\.json") as caught:
+        RunRecords(store, "run")
+
+    assert caught.value.kind is kind
+
+
+def test_a_damaged_commit_is_named(declared: Store) -> None:
+    put_commit(declared, "run", commit_of(0, 0))
+    declared.write(commit_key("run", "main", 0, 1), b'{"writer": "main"')
+
+    with pytest.raises(FormatError, match=r"00000001\.json") as caught:
+        RunRecords(declared, "run")
+
+    assert caught.value.kind is ErrorKind.RECORD_DAMAGED
+
+
+def test_a_lost_declaration_is_damage_not_absence(declared: Store) -> None:
+    put_commit(declared, "run", commit_of(0, 0))
+    declared.delete(field_key("run", "trace/x"))
+
+    with pytest.raises(FormatError, match="declaration") as caught:
+        RunRecords(declared, "run")
+
+    assert caught.value.kind is ErrorKind.RECORD_DAMAGED
+
+
+def test_an_unknown_member_is_refused(declared: Store) -> None:
+    """A reader that skipped it could read the run wrongly."""
+    values = orjson.loads(declared.read(manifest_key("run"))) | {"more": 1}
+    declared.write(manifest_key("run"), orjson.dumps(values))
+
+    with pytest.raises(ArchiveError, match="more"):
+        RunRecords(declared, "run")
+
+
+def test_a_run_whose_writers_have_gone_is_incomplete(declared: Store) -> None:
+    records = RunRecords(declared, "run")
+    assert records.status() is RunStatus.RECORDING
+    heartbeat = Heartbeat(writer="main", epoch=0, time=NOW)
+
+    put_heartbeat(declared, "run", heartbeat)
+    assert records.status() is RunStatus.RECORDING
+    failed = heartbeat.model_copy(update={"state": "failed", "error": "disk full"})
+    put_heartbeat(declared, "run", failed)
+    assert records.status() is RunStatus.INCOMPLETE
+    put_heartbeat(declared, "run", heartbeat.model_copy(update={"writer": "other"}))
+    assert records.status() is RunStatus.RECORDING
