@@ -23,8 +23,8 @@ test: setup  ## run the tests, on two cores
 check: setup  ## lint, format, types, who may import whom
 	scripts/check
 
-bench: setup  ## measure; prints the machine beside the numbers
-	$(BIN)/pytest benchmarks
+bench: setup  ## measure; QUICK=1 makes it small
+	$(BIN)/python -m benchmarks
 
 clean:  ## remove what builds and tools left behind; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

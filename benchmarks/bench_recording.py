@@ -1,0 +1,204 @@
+"""Recording one step: three fields, 0.9 MB as the sampler holds them (tokens are int64).
+
+Ways: the recorder with all its background work, encoding alone, one copy, an append of the raw
+bytes, zarr-python, TensorStore and h5py; all with zstd level 1 but the copy, the append, and h5py,
+which has gzip (what users have today) or nothing. No way calls fsync: TensorStore's is off.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import tensorstore
+import zarr
+from zarr.codecs import ZstdCodec
+
+from archive_schema.codecs import encode_tile
+from archive_schema.dtypes import to_stored
+from archive_schema.records import RunRecords
+from archive_schema.store import open_store
+from benchmarks.measure import compare, table
+from benchmarks.traces import STEPS, trace
+from recorder import TraceRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROUNDS = 5
+
+
+def report() -> str:
+    """Return the table of one step's cost, averaged over a run."""
+    data = trace()
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        numbers = iter(range(10**9))
+
+        def fresh() -> Path:
+            folder = root / str(next(numbers))
+            folder.mkdir()
+            return folder
+
+        ways: dict[str, Callable[[], object]] = {
+            "encode alone": _encoder(root),
+            "recorder, whole": lambda: _record(fresh()),
+            "raw append": lambda: _raw(fresh()),
+            "copy alone": _copy,
+            "TensorStore": lambda: _tensorstore(fresh()),
+            "zarr-python": lambda: _zarr(fresh()),
+            "h5py, gzip 4": lambda: _h5py(fresh(), compression="gzip", compression_opts=4),
+            "h5py, none": lambda: _h5py(fresh()),
+        }
+
+        def cleaned(way: Callable[[], object]) -> Callable[[], object]:
+            def run() -> None:
+                way()
+                for folder in root.iterdir():
+                    if folder.name.isdigit():
+                        shutil.rmtree(folder)
+
+            return run
+
+        rows = compare(
+            {name: cleaned(way) for name, way in ways.items()},
+            reference="encode alone",
+            rounds=2 if STEPS < 100 else ROUNDS,
+        )
+        caller = _caller_time(root)
+    per_run = table(
+        f"Recording {STEPS} steps of {data.step_nbytes / 1e6:.2f} MB (whole run)", rows,
+        "encode alone",
+    )  # fmt: skip
+    return f"{per_run}\n{caller}\n"
+
+
+def _fields() -> Iterator[tuple[int, str, np.ndarray[Any, Any]]]:
+    for step in range(STEPS):
+        for name, values in trace().step(step).items():
+            yield step, name, values
+
+
+def _encoder(root: Path) -> Callable[[], object]:
+    """Encode with the very declarations that the recorder makes; nothing is put anywhere."""
+    folder = root / "declared"
+    with TraceRecorder(
+        str(folder), run="r", system="d3-dna", steps=STEPS, samples=len(trace().sequence[0])
+    ) as rec:
+        rec.record(0, **trace().step(0))
+    fields = RunRecords(open_store(str(folder)), "r").ledger.fields
+    specs = {ledger.spec.name: ledger.spec for ledger in fields.values()}
+
+    def encode() -> None:
+        for _, name, values in _fields():
+            spec = specs[name]
+            encode_tile(to_stored(values, spec), spec, spec.block)
+
+    return encode
+
+
+def _record(folder: Path) -> None:
+    data = trace()
+    with TraceRecorder(
+        str(folder), run="r", system="d3-dna", steps=STEPS, samples=data.sequence.shape[1]
+    ) as rec:
+        for step in range(STEPS):
+            rec.record(step, timestep=step / STEPS, **data.step(step))
+
+
+def _caller_time(root: Path) -> str:
+    """Return what the sampler's own thread pays, against copies of the same bytes."""
+    data = trace()
+    copy_s = record_s = 0.0
+    with TraceRecorder(
+        str(root / "caller"), run="r", system="d3-dna", steps=STEPS, samples=data.sequence.shape[1]
+    ) as rec:
+        for step in range(STEPS):
+            fields = data.step(step)
+            start = time.thread_time()
+            for values in fields.values():
+                values.copy()
+            copied = time.thread_time()
+            rec.record(step, timestep=step / STEPS, **fields)
+            record_s += time.thread_time() - copied
+            copy_s += copied - start
+    tensors = 3 * STEPS
+    extra_us = (record_s - 1.2 * copy_s) / tensors * 1e6
+    return (
+        f"Caller's thread: {record_s / STEPS * 1e3:.3f} ms CPU a step against"
+        f" {copy_s / STEPS * 1e3:.3f} ms for one copy of the bytes;"
+        f" beyond 1.2 copies: {extra_us:.0f} µs a tensor (target 25)."
+    )
+
+
+def _copy() -> None:
+    for _, _, values in _fields():
+        values.copy()
+
+
+def _raw(folder: Path) -> None:
+    with (folder / "raw").open("wb") as file:
+        for _, _, values in _fields():
+            file.write(values)
+
+
+def _tensorstore(folder: Path) -> None:
+    context = tensorstore.Context({"file_io_sync": False})
+    arrays = {
+        name: tensorstore.open(
+            {
+                "driver": "zarr3",
+                "kvstore": {"driver": "file", "path": f"{folder}/{name}/"},
+                "metadata": {
+                    "shape": [STEPS, *values.shape],
+                    "chunk_grid": {
+                        "name": "regular",
+                        "configuration": {"chunk_shape": [1, *values.shape]},
+                    },
+                    "data_type": _stored(values).dtype.name,
+                    "codecs": [
+                        {"name": "bytes", "configuration": {"endian": "little"}},
+                        {"name": "zstd", "configuration": {"level": 1}},
+                    ],
+                },
+                "create": True,
+            },
+            context=context,
+        ).result()
+        for name, values in trace().step(0).items()
+    }
+    writes = [arrays[name][step].write(_stored(values)) for step, name, values in _fields()]
+    for write in writes:
+        write.result()
+
+
+def _zarr(folder: Path) -> None:
+    group = zarr.create_group(folder / "zarr")
+    for name, values in trace().step(0).items():
+        group.create_array(
+            name,
+            shape=(STEPS, *values.shape),
+            chunks=(1, *values.shape),
+            dtype=_stored(values).dtype,
+            compressors=ZstdCodec(level=1),
+        )
+    arrays: dict[str, Any] = {name: group[name] for name in trace().step(0)}
+    for step, name, values in _fields():
+        arrays[name][step] = _stored(values)
+
+
+def _h5py(folder: Path, **compression: Any) -> None:
+    with h5py.File(folder / "run.h5", "w") as file:
+        for step, name, values in _fields():
+            file.create_dataset(f"steps/step_{step:04d}/{name}", data=values, **compression)
+
+
+def _stored(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Give every way the byte-sized tokens that the recorder stores."""
+    return values.astype(np.uint8) if values.dtype == np.int64 else values

@@ -1,0 +1,119 @@
+"""Reading slices in process, page cache warm: float16 scores, zstd level 1, 249 x 100 x 249 x 4.
+
+Ways: the query engine on a recorded run; h5py on one chunked, gzip-1 and on an uncompressed
+dataset; TensorStore and zarr-python on the very same stored run. Bytes are compared before timing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import tensorstore
+import zarr
+
+from archive_schema.store import open_store
+from benchmarks.measure import compare, table
+from benchmarks.traces import SAMPLES, STEPS, trace
+from recorder import TraceRecorder
+from server.query import Archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "score_matrix"
+
+
+def report() -> str:
+    """Return the tables of three reads."""
+    data = trace()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        with TraceRecorder(
+            str(root), run="r", system="d3-dna", steps=STEPS, samples=SAMPLES
+        ) as rec:
+            for step in range(STEPS):
+                rec.record(step, **data.step(step))
+        block = _archive_block(root)
+        with h5py.File(root / "x.h5", "w") as file:
+            chunks = (1, block, *data.score_matrix.shape[2:])
+            file.create_dataset("none", data=data.score_matrix, chunks=chunks)
+            file.create_dataset(
+                "gzip", data=data.score_matrix, chunks=chunks, compression="gzip",
+                compression_opts=1, shuffle=True,
+            )  # fmt: skip
+        with h5py.File(root / "x.h5", "r") as file:
+            readers = _readers(root, file)
+            return "\n".join(
+                [
+                    _table(f"8 of {SAMPLES} samples of one step", readers, _eight, 50),
+                    _table("all samples of one step", readers, _step, 10),
+                    _table(f"one sample through all {STEPS} steps", readers, _sample, 1),
+                ]
+            )
+
+
+def _readers(root: Path, file: h5py.File) -> dict[str, Callable[[tuple[Any, ...]], Any]]:
+    archive = Archive(open_store(str(root)), cache_bytes=0)
+    path = root / "runs/r/trace.zarr/trace" / NAME
+    array: Any = zarr.open_array(path, mode="r")
+    other = tensorstore.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}},
+        context=tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}}),
+    ).result()
+
+    def ours(at: tuple[Any, ...]) -> Any:
+        field = archive.run("r").field(NAME)
+        return field.select(dict(zip(("step", "sample"), at, strict=False))).array()
+
+    return {
+        "trace-archive": ours,
+        "h5py, none": lambda at: file["none"][at],
+        "h5py, gzip 1": lambda at: file["gzip"][at],
+        "TensorStore": lambda at: other[at].read().result(),
+        "zarr-python": lambda at: array[at],
+    }
+
+
+def _table(
+    title: str,
+    readers: dict[str, Callable[[tuple[Any, ...]], Any]],
+    selection: Callable[[int], tuple[Any, ...]],
+    calls: int,
+) -> str:
+    for name, read in readers.items():
+        for number in (0, STEPS - 1):
+            expected = trace().score_matrix[selection(number)]
+            if not np.array_equal(read(selection(number)), expected, equal_nan=True):
+                message = f"{name} read other values in {title!r}"
+                raise AssertionError(message)
+
+    def way(read: Callable[[tuple[Any, ...]], Any]) -> Callable[[], object]:
+        numbers = cycle(range(STEPS))
+        return lambda: read(selection(next(numbers)))
+
+    ways = {name: way(read) for name, read in readers.items()}
+    rows = compare(ways, reference="trace-archive", rounds=7, calls=calls)
+    return table(title, rows, "trace-archive")
+
+
+def _eight(number: int) -> tuple[Any, ...]:
+    start = 8 * number % (SAMPLES - 8)
+    return number % STEPS, slice(start, start + 8)
+
+
+def _step(number: int) -> tuple[Any, ...]:
+    return (number % STEPS,)
+
+
+def _sample(number: int) -> tuple[Any, ...]:
+    return slice(None), number % SAMPLES
+
+
+def _archive_block(root: Path) -> int:
+    spec = Archive(open_store(str(root))).run("r").field(NAME).spec
+    return spec.block[0]
