@@ -57,7 +57,9 @@ class FieldLedger:
         self._rows: dict[int, int] = {}
         self._shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._ragged_ends: dict[int, tuple[int, ...]] = {}
+        # What is asked at every read is kept until the next `add`.
         self._steps: tuple[int, ...] | None = None
+        self._samples: int | None = None
         blocks = () if spec.ragged else blocks_per_axis(spec.tile_shape, spec.block)
         self._blocks = math.prod(blocks)
         # Columns of `_numbers`: samples, nbytes, crc32c, crc32.
@@ -79,11 +81,14 @@ class FieldLedger:
     @property
     def samples(self) -> int:
         """One more than the last sample recorded at any step; 0 without a sample axis."""
-        counts = self._numbers[: len(self._rows), :, 0]
-        last = np.flatnonzero((counts != ABSENT).any(axis=0))
-        if not self.spec.tile or not last.size:
-            return 0
-        return int(last[-1]) * self.spec.tile + int(counts[:, last[-1]].max())
+        if self._samples is None:
+            counts = self._numbers[: len(self._rows), :, 0]
+            last = np.flatnonzero((counts != ABSENT).any(axis=0))
+            known = self.spec.tile > 0 and last.size > 0
+            self._samples = (
+                int(last[-1]) * self.spec.tile + int(counts[:, last[-1]].max()) if known else 0
+            )
+        return self._samples
 
     @property
     def count(self) -> int:
@@ -173,7 +178,7 @@ class FieldLedger:
                 self._shapes[step] = (columns.shape[at], columns.block[at])
             else:
                 self._ends[row, tile] = ends
-        self._steps = None
+        self._steps = self._samples = None
         return conflicts
 
     def columns(self, path: str) -> TileColumns:
@@ -260,10 +265,14 @@ class Ledger:
         self.conflicts: list[str] = []
         self.version = 0
         """Rises with everything added; tells whether a derived value is still current."""
+        self._by_address: dict[tuple[Place, str | None, str], FieldLedger] = {}
+        self._steps: tuple[int, ...] | None = None
 
     def declare(self, path: str, spec: FieldSpec) -> FieldLedger:
         """Return the ledger of the field declared at *path*, made at the first call."""
-        return self.fields.setdefault(path, FieldLedger(spec))
+        if path not in self.fields:
+            self.fields[path] = self._by_address[spec.address] = FieldLedger(spec)
+        return self.fields[path]
 
     def add(self, document: Commit | Index) -> None:
         """Add what a commit, or the index of a sealed run, makes visible.
@@ -278,13 +287,16 @@ class Ledger:
             positions = range(samples.start, samples.start + len(samples.value))
             self._put(self.sample_coordinates, samples, positions)
         self.version += 1
+        self._steps = None
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps at which anything is recorded, rising."""
-        fields = (f.steps for f in self.fields.values() if f.spec.place.stepped)
-        coordinates = (c.values for c in self.step_coordinates.values())
-        return tuple(sorted({step for steps in (*fields, *coordinates) for step in steps}))
+        if self._steps is None:
+            fields = (f.steps for f in self.fields.values() if f.spec.place.stepped)
+            coordinates = (c.values for c in self.step_coordinates.values())
+            self._steps = tuple(sorted({n for steps in (*fields, *coordinates) for n in steps}))
+        return self._steps
 
     @property
     def samples(self) -> int:
@@ -294,8 +306,7 @@ class Ledger:
 
     def at(self, place: Place, layer: str | None, name: str) -> FieldLedger | None:
         """Return the ledger of the field with this address, or None."""
-        address = (place, layer, name)
-        return next((f for f in self.fields.values() if f.spec.address == address), None)
+        return self._by_address.get((place, layer, name))
 
     def index(self) -> Index:
         """Return everything in one document; `add` of it gives an equal ledger."""
