@@ -12,12 +12,13 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bench_export, bench_recording, bench_slice_read
+from benchmarks import bench_export, bench_http, bench_recording, bench_slice_read
 from benchmarks.traces import STEPS
 
 BENCHES = {
     "recording": bench_recording.report,
     "slice_read": bench_slice_read.report,
+    "http": bench_http.report,
     "export": bench_export.report,
 }
 PACKAGES = ("trace-archive", "numpy", "zarr", "tensorstore", "h5py", "numcodecs")
