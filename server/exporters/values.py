@@ -1,0 +1,211 @@
+"""The values of one field as the bytes of a file: little-endian, C order, read lazily.
+
+A byte range becomes boxes of the array: along the first axis whose entries are small
+enough, runs of entries; along the axes before it, one position after another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from archive_schema.errors import ErrorKind, FormatError
+from server.exporters.virtual_file import CHUNK_NBYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from archive_schema.selection import Selector
+    from server.query.field import FieldView
+
+Positions: TypeAlias = "range | tuple[int, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What is done to values, one by one, on their way into a file."""
+
+    name: str
+    """Tells this conversion from others, for digests."""
+    dtype: np.dtype[Any]
+    apply: Callable[[NDArray[Any]], NDArray[Any]]
+    """Takes an array and returns one of *dtype*, shape ``(*shape, *suffix)``."""
+    suffix: tuple[int, ...] = ()
+
+
+def cast_to(dtype: np.dtype[Any]) -> Conversion:
+    """Return the conversion that casts to *dtype*; what overflows becomes infinite."""
+
+    def apply(values: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            return values.astype(dtype)
+
+    return Conversion(f"cast {dtype.str}", dtype, apply)
+
+
+class Values:
+    """A box of one field.
+
+    Parameters
+    ----------
+    steps : int, tuple of int or None
+        Step numbers; an integer drops the axis; None for a field without a step axis.
+    samples : range, tuple of int or None
+        Sample positions; None takes all, or the field has no sample axis.
+    conversion
+        Applied to what is recorded.
+
+    Raises
+    ------
+    NotFoundError
+        ``not-recorded`` or ``step-not-recorded``, when *digest* or values are asked for.
+    """
+
+    def __init__(
+        self,
+        field: FieldView,
+        steps: int | tuple[int, ...] | None,
+        samples: Positions | None = None,
+        *,
+        conversion: Conversion | None = None,
+    ) -> None:
+        self.field = field
+        self._steps = steps
+        self._samples = samples if field.spec.sampled else None
+        self._conversion = conversion
+        self.dtype = field.dtype if conversion is None else conversion.dtype
+        self._kept = self._kept_axes()
+        suffix = () if conversion is None else conversion.suffix
+        self.shape: tuple[int, ...] = (*(len(taken) for _, taken in self._kept), *suffix)
+        self.nbytes = self.dtype.itemsize * math.prod(self.shape)
+
+    @cached_property
+    def digest(self) -> str:
+        """A strong digest of the values; no data is read for it."""
+        how = "as recorded" if self._conversion is None else self._conversion.name
+        plan = self.field.select(self._selectors({}))
+        return blake2b(f"{plan.digest} {how}".encode(), digest_size=16).hexdigest()
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield bytes ``[start, stop)`` of the array in C order."""
+        axis, entry = self._cut_axis()
+        length = len(self._kept[axis][1]) if self._kept else 1
+        run = max(1, CHUNK_NBYTES // entry) if entry else 1
+        first, last = start // entry, -(-stop // entry)
+        while first < last:
+            outer, begin = divmod(first, length)
+            count = min(run, length - begin, last - first)
+            data = self._box(axis, outer, begin, begin + count).tobytes()
+            low = max(start - first * entry, 0)
+            high = min(stop - first * entry, len(data))
+            # A single entry may be above the chunk: it was decoded at once, and is cut here.
+            for at in range(low, high, CHUNK_NBYTES):
+                yield data[at : min(at + CHUNK_NBYTES, high)]
+            first += count
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Return entries ``[start, stop)`` of the first axis.
+
+        Returns
+        -------
+        NDArray, shape (stop - start, *shape[1:]), dtype *dtype*
+        """
+        if start >= stop:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        return self._box(0, 0, start, stop).reshape(stop - start, *self.shape[1:])
+
+    def array(self) -> NDArray[Any]:
+        """Return everything; for small fields."""
+        return self._convert(self.field.select(self._selectors({})).array()).reshape(self.shape)
+
+    def whole_tiles(self) -> list[int] | None:
+        """Return the tiles that the samples are made of, or None if they are no whole tiles.
+
+        None also where values are converted: what a commit says of tiles does not hold then.
+        """
+        if self._conversion is not None or self.field.spec.ragged:
+            return None
+        spec = self.field.spec
+        if not spec.sampled:
+            return [0]
+        samples, limit = self._sample_positions(), self.field.run.samples
+        if not isinstance(samples, range) or samples.step != 1:
+            return None
+        if samples.start % spec.tile or (samples.stop % spec.tile and samples.stop != limit):
+            return None
+        return list(range(samples.start // spec.tile, -(-samples.stop // spec.tile)))
+
+    @property
+    def step_numbers(self) -> tuple[int, ...]:
+        """Steps in the array; ``(0,)`` without a step axis, as the ledger counts them."""
+        if self._steps is None:
+            return (0,)
+        return (self._steps,) if isinstance(self._steps, int) else self._steps
+
+    def _kept_axes(self) -> list[tuple[str, Positions]]:
+        field, spec = self.field, self.field.spec
+        axes: list[tuple[str, Positions]] = []
+        if spec.place.stepped and isinstance(self._steps, tuple):
+            axes.append(("step", self._steps))
+        if spec.sampled:
+            axes.append(("sample", self._sample_positions()))
+        tail = spec.tail
+        if spec.ragged:
+            shape = field.ledger.shape_at(self.step_numbers[0])
+            if shape is None:
+                message = f"field {field.path!r} has no shape at step {self.step_numbers[0]}"
+                raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+            tail = shape
+        axes += zip(spec.dims[len(spec.dims) - len(tail) :], map(range, tail), strict=True)
+        return axes
+
+    def _sample_positions(self) -> Positions:
+        return range(self.field.run.samples) if self._samples is None else self._samples
+
+    def _cut_axis(self) -> tuple[int, int]:
+        """Return the first axis whose entries fit a chunk, and their length in bytes."""
+        entry = self.nbytes
+        for axis, (_, taken) in enumerate(self._kept):
+            entry = entry // len(taken) if len(taken) else 0
+            if entry <= CHUNK_NBYTES or axis == len(self._kept) - 1:
+                return axis, entry
+        return 0, entry
+
+    def _box(self, axis: int, outer: int, start: int, stop: int) -> NDArray[Any]:
+        """Read entries ``[start, stop)`` of *axis* at the flat position *outer* of those before."""
+        cut: dict[str, Selector] = {}
+        for dim, taken in reversed(self._kept[:axis]):
+            outer, at = divmod(outer, len(taken))
+            cut[dim] = taken[at]
+        if self._kept:
+            dim, taken = self._kept[axis]
+            cut[dim] = _selector(taken[start:stop])
+        return self._convert(self.field.select(self._selectors(cut)).array())
+
+    def _selectors(self, cut: dict[str, Selector]) -> dict[str, Selector]:
+        """Return the selection of the whole box, narrowed by *cut*."""
+        whole: dict[str, Selector] = {}
+        if self.field.spec.place.stepped and self._steps is not None:
+            whole["step"] = self._steps
+        if self.field.spec.sampled:
+            whole["sample"] = _selector(self._sample_positions())
+        return whole | cut
+
+    def _convert(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._conversion is None else self._conversion.apply(values)
+
+
+def _selector(taken: Positions) -> Selector:
+    if isinstance(taken, tuple):
+        return taken
+    if not taken:
+        return slice(0, 0)
+    stop = taken.stop if taken.stop >= 0 else None
+    return slice(taken.start, stop, taken.step)

@@ -1,0 +1,115 @@
+"""A file that is computed: exact length, any byte range, nothing built and nothing stored.
+
+It is made of consecutive parts. A part knows its length and a digest of its bytes before
+any of them is read; a range reads the parts that it overlaps, and of those no more than
+it needs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Protocol
+
+from archive_schema.errors import ErrorKind, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CHUNK_NBYTES: Final = 1 << 20
+"""The most that `VirtualFile.read` yields at once."""
+
+
+class Content(Protocol):
+    """Bytes of known length that are read when they are asked for."""
+
+    @property
+    def nbytes(self) -> int:
+        """Exact length."""
+
+    @property
+    def digest(self) -> str:
+        """A strong digest of the bytes, or of what they follow from; nothing is read for it."""
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield bytes ``[start, stop)``, at most `CHUNK_NBYTES` at a time.
+
+        The caller keeps ``0 <= start <= stop <= nbytes``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Bytes that are in memory."""
+
+    data: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Exact length."""
+        return len(self.data)
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the bytes."""
+        return blake2b(self.data, digest_size=16).hexdigest()
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield bytes ``[start, stop)``."""
+        for at in range(start, stop, CHUNK_NBYTES):
+            yield self.data[at : min(at + CHUNK_NBYTES, stop)]
+
+
+class VirtualFile:
+    """Consecutive parts, read as one file.
+
+    Parameters
+    ----------
+    parts
+        In the order of the file. Empty ones do not matter.
+    """
+
+    def __init__(self, parts: Sequence[Content]) -> None:
+        self._parts = [part for part in parts if part.nbytes]
+        self._ends = list(accumulate(part.nbytes for part in self._parts))
+        self.size = self._ends[-1] if self._ends else 0
+        """Length in bytes."""
+
+    @cached_property
+    def digest(self) -> str:
+        """A strong digest of the file, as hexadecimal text; no data is read for it."""
+        said = blake2b(digest_size=16)
+        for part in self._parts:
+            said.update(f"{part.nbytes} {part.digest} ".encode())
+        return said.hexdigest()
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield bytes ``[start, stop)`` in order, at most `CHUNK_NBYTES` at a time.
+
+        Parameters
+        ----------
+        start, stop : int, bytes
+            Ends beyond the file are clipped; by default the whole file.
+
+        Raises
+        ------
+        InvalidInputError
+            ``range-not-satisfiable`` for a negative end. Errors of the parts come while
+            they are read.
+        """
+        stop = self.size if stop is None else min(stop, self.size)
+        if start < 0 or stop < 0:
+            message = f"expected a range within [0, {self.size}), got [{start}, {stop})"
+            raise InvalidInputError(ErrorKind.RANGE_NOT_SATISFIABLE, message)
+        return self._read(start, stop)
+
+    def _read(self, start: int, stop: int) -> Iterator[bytes]:
+        at = bisect_right(self._ends, start)
+        while start < stop:
+            part, end = self._parts[at], self._ends[at]
+            begin = end - part.nbytes
+            yield from part.read(start - begin, min(stop, end) - begin)
+            start, at = end, at + 1
