@@ -25,7 +25,7 @@ from archive_schema.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,16 +50,21 @@ class TileEntry:
 
 
 class FieldLedger:
-    """The recorded tiles of one field, as tables with one row a step."""
+    """The recorded tiles of one field, as tables with one row a step.
+
+    One thread may `add` while others read: a tile's row is entered last, when everything
+    that it leads to is in place, and the tables are replaced, never resized.
+    """
 
     def __init__(self, spec: FieldSpec) -> None:
         self.spec = spec
         self._rows: dict[int, int] = {}
         self._shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._ragged_ends: dict[int, tuple[int, ...]] = {}
-        # What is asked at every read is kept until the next `add`.
-        self._steps: tuple[int, ...] | None = None
-        self._samples: int | None = None
+        # What is asked at every read is kept, with what it was derived from.
+        self._steps: tuple[int, ...] = ()
+        self._samples: tuple[int, int] = (0, 0)
+        self._additions = 0
         blocks = () if spec.ragged else blocks_per_axis(spec.tile_shape, spec.block)
         self._blocks = math.prod(blocks)
         # Columns of `_numbers`: samples, nbytes, crc32c, crc32.
@@ -69,9 +74,10 @@ class FieldLedger:
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps with at least one tile, rising."""
-        if self._steps is None:
-            self._steps = tuple(sorted(self._rows))
-        return self._steps
+        steps = self._steps
+        if len(steps) != len(self._rows):
+            self._steps = steps = tuple(sorted(self._rows))
+        return steps
 
     @property
     def tiles(self) -> int:
@@ -81,14 +87,17 @@ class FieldLedger:
     @property
     def samples(self) -> int:
         """One more than the last sample recorded at any step; 0 without a sample axis."""
-        if self._samples is None:
+        additions, samples = self._samples
+        if additions != self._additions:
+            additions = self._additions
             counts = self._numbers[: len(self._rows), :, 0]
             last = np.flatnonzero((counts != ABSENT).any(axis=0))
             known = self.spec.tile > 0 and last.size > 0
-            self._samples = (
+            samples = (
                 int(last[-1]) * self.spec.tile + int(counts[:, last[-1]].max()) if known else 0
             )
-        return self._samples
+            self._samples = (additions, samples)
+        return samples
 
     @property
     def count(self) -> int:
@@ -141,6 +150,26 @@ class FieldLedger:
         """Return where each block ends in its object, shape (steps, tiles, blocks)."""
         return self._ends[[self._rows[step] for step in steps]]
 
+    def table(self, steps: Sequence[int], tiles: Sequence[int]) -> NDArray[np.int64]:
+        """Return (samples, nbytes, crc32c, crc32) of tiles, shape (steps, tiles, 4).
+
+        `ABSENT` stands for what is not recorded. Only the tiles asked for are touched.
+        """
+        rows = [self._rows.get(step, ABSENT) for step in steps]
+        numbers = self._numbers
+        if ABSENT not in rows and (not tiles or max(tiles) < numbers.shape[1]):
+            if len(rows) == len(tiles) == 1:  # an index costs a tenth of a selection
+                return np.array(numbers[rows[0], tiles[0]], ndmin=3)
+            return np.asarray(numbers[np.array(rows, np.intp)[:, None], np.array(tiles, np.intp)])
+        table = np.full((len(rows), len(tiles), 4), ABSENT, np.int64)
+        known_rows = [at for at, row in enumerate(rows) if row != ABSENT]
+        known_tiles = [at for at, tile in enumerate(tiles) if tile < numbers.shape[1]]
+        if known_rows and known_tiles:
+            table[np.ix_(known_rows, known_tiles)] = numbers[
+                np.ix_([rows[at] for at in known_rows], [tiles[at] for at in known_tiles])
+            ]
+        return table
+
     def recorded(self, samples: int, steps: Iterable[int]) -> NDArray[np.bool_]:
         """Return which samples are recorded at *steps*, shape (steps, samples).
 
@@ -162,7 +191,7 @@ class FieldLedger:
         width = max(columns.tile, default=0) + 1
         self._grow(len(self._rows) + len(columns.step), width)
         for at, (step, tile) in enumerate(zip(columns.step, columns.tile, strict=True)):
-            row = self._rows.setdefault(step, len(self._rows))
+            row = self._rows.get(step, len(self._rows))
             new = (
                 columns.samples[at], columns.nbytes[at], columns.crc32c[at], columns.crc32[at],
             )  # fmt: skip
@@ -171,14 +200,15 @@ class FieldLedger:
                 if tuple(numbers.tolist()) != new:
                     conflicts.append(f"{columns.field}, step {step}, tile {tile}: two contents")
                 continue
-            numbers[:] = new
             ends = np.cumsum(columns.blocks[at], dtype=np.int64)
             if self.spec.ragged and columns.shape is not None and columns.block is not None:
                 self._ragged_ends[step] = tuple(ends.tolist())
                 self._shapes[step] = (columns.shape[at], columns.block[at])
             else:
                 self._ends[row, tile] = ends
-        self._steps = self._samples = None
+            numbers[:] = new
+            self._rows[step] = row
+        self._additions += 1
         return conflicts
 
     def columns(self, path: str) -> TileColumns:
@@ -222,7 +252,9 @@ class FieldLedger:
         ends = np.zeros((rows, tiles, self._blocks), np.int64)
         numbers[:had_rows, :had_tiles] = self._numbers
         ends[:had_rows, :had_tiles] = self._ends
-        self._numbers, self._ends = numbers, ends
+        # A reader looks for the numbers first, so they come last.
+        self._ends = ends
+        self._numbers = numbers
 
 
 @dataclass(slots=True)
@@ -266,7 +298,7 @@ class Ledger:
         self.version = 0
         """Rises with everything added; tells whether a derived value is still current."""
         self._by_address: dict[tuple[Place, str | None, str], FieldLedger] = {}
-        self._steps: tuple[int, ...] | None = None
+        self._steps: tuple[int, tuple[int, ...]] = (0, ())
 
     def declare(self, path: str, spec: FieldSpec) -> FieldLedger:
         """Return the ledger of the field declared at *path*, made at the first call."""
@@ -287,22 +319,27 @@ class Ledger:
             positions = range(samples.start, samples.start + len(samples.value))
             self._put(self.sample_coordinates, samples, positions)
         self.version += 1
-        self._steps = None
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps at which anything is recorded, rising."""
-        if self._steps is None:
-            fields = (f.steps for f in self.fields.values() if f.spec.place.stepped)
-            coordinates = (c.values for c in self.step_coordinates.values())
-            self._steps = tuple(sorted({n for steps in (*fields, *coordinates) for n in steps}))
-        return self._steps
+        version, steps = self._steps
+        if version != self.version:
+            version = self.version
+            # Copies, because another thread may be adding.
+            fields = [f.steps for f in list(self.fields.values()) if f.spec.place.stepped]
+            coordinates = [tuple(c.values) for c in list(self.step_coordinates.values())]
+            steps = tuple(sorted({n for known in (*fields, *coordinates) for n in known}))
+            self._steps = (version, steps)
+        return steps
 
     @property
     def samples(self) -> int:
         """One more than the last sample recorded in any field or coordinate."""
-        coordinates = (max(c.values, default=-1) + 1 for c in self.sample_coordinates.values())
-        return max((*coordinates, *(f.samples for f in self.fields.values())), default=0)
+        coordinates = (
+            max(tuple(c.values), default=-1) + 1 for c in list(self.sample_coordinates.values())
+        )
+        return max((*coordinates, *(f.samples for f in list(self.fields.values()))), default=0)
 
     def at(self, place: Place, layer: str | None, name: str) -> FieldLedger | None:
         """Return the ledger of the field with this address, or None."""

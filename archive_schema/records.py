@@ -199,6 +199,11 @@ class RunRecords:
         """Return the id of the run."""
         return self.manifest.id
 
+    @property
+    def marks(self) -> dict[tuple[str, int], int]:
+        """Commits read so far, by writer and epoch; none of a run that was sealed when opened."""
+        return dict(self._next)
+
     def refresh(self) -> bool:
         """Read what was committed since the last call; return whether there was anything.
 

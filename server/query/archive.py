@@ -1,0 +1,166 @@
+"""The runs of a store, kept in memory as far as they are known and looked after as they grow."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Self
+
+from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.records import RunRecords, read_manifest, run_ids
+from server.query.fetch import BlockReader
+from server.query.run import RunView
+
+if TYPE_CHECKING:
+    from archive_schema.models import RunStatus
+    from archive_schema.store import Store
+
+CACHE_NBYTES: Final = 256 << 20
+MOST_RUNS: Final = 1024
+"""Runs whose records are kept in memory."""
+CONFIRM_S: Final = 1.0
+"""How long a sealed run is believed to be there still, and to be the same."""
+REFRESH_S: Final = 0.25
+"""How long a growing run's records are believed, where looking costs a round trip."""
+STATUS_S: Final = 1.0
+"""How long a heartbeat is believed."""
+
+
+class Archive:
+    """Read-side questions over one store, from any number of threads.
+
+    Parameters
+    ----------
+    cache_bytes : int
+        Of decoded blocks kept in memory.
+    reads_in_flight : int, optional
+        Byte ranges read at once; by default as the store needs it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache_bytes: int = CACHE_NBYTES,
+        reads_in_flight: int | None = None,
+    ) -> None:
+        self.store = store
+        self.reader = BlockReader(store, cache_bytes, reads_in_flight=reads_in_flight)
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads that read from a remote store."""
+        self.reader.close()
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs, sorted. This lists the store."""
+        return run_ids(self.store)
+
+    def run(self, run_id: str) -> RunView:
+        """Return a run with everything that was committed before this call.
+
+        On a remote store what is newer than `REFRESH_S` may be missing.
+
+        Raises
+        ------
+        NotFoundError
+            ``run-not-found``.
+        FormatError
+            If what is stored of the run is no record of this version.
+        """
+        with self._lock:
+            run = self._runs.setdefault(run_id, _Run(self, run_id))
+            self._runs.move_to_end(run_id)
+            if len(self._runs) > MOST_RUNS:
+                self._runs.popitem(last=False)
+        try:
+            return run.view()
+        except NotFoundError:
+            self.forget(run_id)
+            raise
+
+    def forget(self, run_id: str) -> None:
+        """Read everything about a run anew when it is next asked for."""
+        with self._lock:
+            self._runs.pop(run_id, None)
+
+    def confirm(self, view: RunView) -> None:
+        """Check that the run of *view* is still there.
+
+        Raises
+        ------
+        NotFoundError
+            ``run-not-found`` if it was removed, also if another took its place.
+        """
+        run_id = view.manifest.id
+        try:
+            uid = read_manifest(self.store, run_id).uid
+        except NotFoundError:
+            self.forget(run_id)
+            raise
+        if uid != view.manifest.uid:
+            self.forget(run_id)
+            message = f"run {run_id!r} was removed, and another has its id now"
+            raise NotFoundError(ErrorKind.RUN_NOT_FOUND, message)
+
+
+class _Run:
+    """What is known of one run, and when it was last looked at. Times by `time.monotonic`."""
+
+    def __init__(self, archive: Archive, run_id: str) -> None:
+        self._archive = archive
+        self._run_id = run_id
+        self._lock = threading.RLock()
+        self._records: RunRecords | None = None
+        self._view: RunView | None = None
+        self._looked_s = 0.0
+        self._status: RunStatus | None = None
+        self._status_s = 0.0
+
+    def view(self) -> RunView:
+        """Return the run as it is now; the same object as long as nothing was committed."""
+        with self._lock:
+            if self._look() or self._view is None:
+                self._view = RunView(self._archive, self._load(), self.status, self._lock)
+            return self._view
+
+    def status(self) -> RunStatus:
+        """Return what the writers' last words say."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._status is None or now_s - self._status_s > STATUS_S:
+                self._status = self._load().status()
+                self._status_s = now_s
+            return self._status
+
+    def _look(self) -> bool:
+        """Bring the records up to date; return whether there is anything new."""
+        records, now_s = self._load(), time.monotonic()
+        if records.seal is not None:
+            patience_s = CONFIRM_S
+        else:
+            patience_s = REFRESH_S if self._archive.reader.remote else 0.0
+        if self._view is None or now_s - self._looked_s < patience_s:
+            return False
+        if read_manifest(self._archive.store, self._run_id).uid != records.manifest.uid:
+            self._records = None
+            self._load()
+            changed = True
+        else:
+            changed = records.refresh()
+        self._looked_s = now_s
+        return changed
+
+    def _load(self) -> RunRecords:
+        if self._records is None:
+            self._looked_s = time.monotonic()
+            self._records = RunRecords(self._archive.store, self._run_id)
+        return self._records

@@ -1,0 +1,218 @@
+"""One recorded field, and how a selection of it is checked and planned."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from archive_schema.dtypes import numpy_dtype
+from archive_schema.errors import ErrorKind, FormatError, InvalidInputError, NotFoundError
+from archive_schema.layout import field_path, step_position, tile_extent, tile_key
+from archive_schema.ledger import ABSENT
+from archive_schema.selection import ALL, take, take_steps
+from archive_schema.wire import ranges_text, step_ranges
+from server.query.fetch import TileRead
+from server.query.plan import Grid, axis_parts
+from server.query.slice import Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from archive_schema.ledger import FieldLedger
+    from archive_schema.selection import Selector, Taken
+    from server.query.run import RunView
+
+
+class FieldView:
+    """A field of a run as it is recorded now."""
+
+    def __init__(self, run: RunView, ledger: FieldLedger) -> None:
+        self.run = run
+        self.ledger = ledger
+        self.spec = ledger.spec
+        self.path = field_path(*self.spec.address)
+        self.dims = self.spec.dims
+        self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
+        self._grids: dict[tuple[tuple[int, ...], tuple[int, ...]], Grid] = {}
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Steps with at least one recorded tile, rising; empty for inputs and outputs."""
+        return self.ledger.steps if self.spec.place.stepped else ()
+
+    @cached_property
+    def shape(self) -> tuple[int | None, ...]:
+        """Length along each of *dims*; None where it changes from step to step."""
+        lead = (len(self.steps),) if self.spec.place.stepped else ()
+        if not self.spec.ragged:
+            return (*lead, *((self.run.samples,) if self.spec.sampled else ()), *self.spec.tail)
+        shapes = {shape for step in self.ledger.steps if (shape := self.ledger.shape_at(step))}
+        if not shapes:
+            return (*lead, *((None,) * (len(self.dims) - len(lead))))
+        lengths = [set(axis) for axis in zip(*shapes, strict=True)]
+        return (*lead, *(axis.pop() if len(axis) == 1 else None for axis in lengths))
+
+    def select(
+        self,
+        selectors: Mapping[str, Selector],
+        *,
+        missing: Literal["error", "mask"] = "error",
+    ) -> Slice:
+        """Plan a read; whatever can be refused is refused here, before anything is read.
+
+        Parameters
+        ----------
+        selectors
+            By name of a dimension; what is not named is taken whole. The step axis is
+            selected by step number, and an integer drops its axis.
+        missing : {"error", "mask"}
+            What becomes of places that are not recorded: refused, or left out of
+            `Slice.recorded`.
+
+        Raises
+        ------
+        InvalidInputError
+            ``unknown-parameter`` for a dimension the field has not, ``selection-out-of-bounds``,
+            and ``invalid-selection`` for steps of a ragged field whose shapes differ.
+        NotFoundError
+            ``step-not-recorded`` and ``not-recorded``, naming what is.
+        """
+        for name in selectors:
+            if name not in self.dims:
+                message = f"{self._named} has no dimension {name!r}; expected {self._dims_text}"
+                raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
+        numbers, lead = self._select_steps(selectors.get("step", ALL))
+        tail, block = self._shape_of(numbers)
+        sampled = self.spec.sampled
+        lengths = (self.run.samples, *tail) if sampled else tail
+        names = self.dims[len(lead) :]
+        within = tuple(
+            take(selectors.get(name, ALL), name, length)
+            for name, length in zip(names, lengths, strict=True)
+        )
+        tiles, needed = self._touched(within[0]) if sampled else ([0], [0])
+        table = self.ledger.table(numbers, tiles)
+        mask = None
+        if (table[..., 0] < needed).any():
+            mask = self._mask(numbers, within[0] if sampled else 0)
+            if missing == "error":
+                raise self._not_recorded(numbers, mask, within)
+        whole = (self.spec.tile, *tail) if sampled else tail
+        return Slice(
+            self,
+            numbers=numbers,
+            taken=(*lead, *within),
+            grid=self._grid(whole, block),
+            tiles=table[..., 1:3],
+            mask=mask,
+        )
+
+    def tile_read(self, step: int, tile: int, blocks: tuple[int, ...]) -> TileRead | None:
+        """Return the read of *blocks* of one tile, or None if it is not recorded."""
+        entry = self.ledger.tile(step, tile)
+        if entry is None:
+            return None
+        run, spec = self.run, self.spec
+        position: int | None = step
+        if spec.place.stepped and not spec.ragged:
+            position = step_position(run.manifest, spec, step)
+        if position is None:
+            message = f"{self._named}: step {step} is committed, but has no place in the array"
+            raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+        key = tile_key(run.manifest.id, spec, position, tile, run.zarr)
+        return TileRead(run.manifest.uid, key, self._tile_name(step, tile), spec, entry, blocks)
+
+    def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
+        """Return the decoded blocks of each read; errors as `BlockReader.read`."""
+        try:
+            return self.run.archive.reader.read(reads)
+        except FormatError:
+            # Tiles of a run that was just removed are not lost: the run is.
+            self.run.archive.confirm(self.run)
+            raise
+
+    def _select_steps(self, selector: Selector) -> tuple[tuple[int, ...], tuple[Taken, ...]]:
+        if not self.spec.place.stepped:
+            return (0,), ()
+        try:
+            taken = take_steps(selector, self.steps)
+        except NotFoundError as error:
+            raise NotFoundError(error.kind, f"{self._named}: {error}") from error
+        return (taken,) if isinstance(taken, int) else taken, (taken,)
+
+    def _shape_of(self, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return lengths after step and sample, and the block, which must be alike at all steps."""
+        if not self.spec.ragged:
+            return self.spec.tail, self.spec.block
+        found = {(e.shape, e.block) for n in numbers if (e := self.ledger.tile(n)) is not None}
+        if not found:
+            return (0,) * (len(self.dims) - int(self.spec.place.stepped)), ()
+        if len(found) > 1:
+            shapes = sorted(shape for shape, _ in found)
+            message = (
+                f"{self._named} has another shape at each step, from {shapes[0]} to {shapes[-1]};"
+                " select one step"
+            )
+            raise InvalidInputError(ErrorKind.INVALID_SELECTION, message)
+        return found.pop()
+
+    def _touched(self, samples: Taken) -> tuple[list[int], list[int]]:
+        """Return the tiles that hold *samples*, and how many samples each must have for them."""
+        needed: dict[int, int] = {}
+        for part in axis_parts(samples, self.spec.tile):
+            needed[part.block] = max(part.reach, needed.get(part.block, 0))
+        return list(needed), list(needed.values())
+
+    def _mask(self, numbers: tuple[int, ...], samples: Taken) -> NDArray[np.bool_]:
+        if not self.spec.sampled:
+            present: NDArray[np.bool_] = self.ledger.table(numbers, [0])[..., 0] != ABSENT
+            return present
+        positions = np.atleast_1d(np.array(samples, np.intp))
+        tiles, at = np.unique(positions // self.spec.tile, return_inverse=True)
+        counts = self.ledger.table(numbers, tiles.tolist())[..., 0]
+        mask: NDArray[np.bool_] = positions % self.spec.tile < counts[:, at]
+        return mask
+
+    def _grid(self, whole: tuple[int, ...], block: tuple[int, ...]) -> Grid:
+        grid = self._grids.get((whole, block))
+        if grid is None:
+            grid = Grid.of(whole, block or (1,) * len(whole), sampled=self.spec.sampled)
+            self._grids[whole, block] = grid
+        return grid
+
+    def _not_recorded(
+        self, numbers: tuple[int, ...], mask: NDArray[np.bool_], within: tuple[Taken, ...]
+    ) -> NotFoundError:
+        row = int(np.flatnonzero(~mask.all(axis=1))[0])
+        at = f" at step {numbers[row]}" if self.spec.place.stepped else ""
+        if not self.spec.sampled:
+            return NotFoundError(ErrorKind.NOT_RECORDED, f"{self._named} is not recorded{at}")
+        asked = np.atleast_1d(np.array(within[0], np.intp))
+        lacking = np.unique(asked[~mask[row]]).tolist()
+        whole = self._mask((numbers[row],), range(self.run.samples))
+        known = np.flatnonzero(whole[0]).tolist()
+        there = f"samples {ranges_text(step_ranges(known))}" if known else "no sample"
+        message = (
+            f"{self._named}: samples {ranges_text(step_ranges(lacking))} are not recorded{at};"
+            f" recorded there: {there}"
+        )
+        return NotFoundError(ErrorKind.NOT_RECORDED, message)
+
+    def _tile_name(self, step: int, tile: int) -> str:
+        at = f", step {step}" if self.spec.place.stepped else ""
+        if self.spec.sampled:
+            start, stop = tile_extent(self.spec, tile, self.run.samples)
+            at += f", samples {start}:{stop}"
+        return f"{self._named}{at}"
+
+    @property
+    def _named(self) -> str:
+        return f"field {self.path!r} of run {self.run.manifest.id!r}"
+
+    @property
+    def _dims_text(self) -> str:
+        return ", ".join(self.dims) or "none, because it is a single value"

@@ -1,0 +1,244 @@
+"""A planned read of one field: everything about the answer is known, nothing is read yet."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from hashlib import blake2b
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from archive_schema.dtypes import to_given
+from archive_schema.selection import length_of
+from server.query.plan import axis_parts, pick
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from archive_schema.selection import Taken
+    from server.query.fetch import TileRead
+    from server.query.field import FieldView
+    from server.query.plan import Cell, Grid
+
+PIECE_NBYTES: Final = 1 << 20
+
+
+class Slice:
+    """What `FieldView.select` planned. All recorded, or asked for with ``missing="mask"``.
+
+    Parameters
+    ----------
+    field
+        What is read.
+    numbers : tuple of int
+        Steps to read; ``(0,)`` for a field without a step axis.
+    taken
+        What is taken along each of the field's dims, step included.
+    grid
+        How the tiles at those steps are cut into blocks.
+    tiles : shape (steps, touched tiles, 2)
+        Length and CRC32C of every tile that the slice touches; -1 where none is recorded.
+    mask : shape (steps, samples), or (steps, 1) without a sample axis, optional
+        Which are recorded; None where everything is.
+    """
+
+    def __init__(
+        self,
+        field: FieldView,
+        *,
+        numbers: tuple[int, ...],
+        taken: tuple[Taken, ...],
+        grid: Grid,
+        tiles: NDArray[np.int64],
+        mask: NDArray[np.bool_] | None,
+    ) -> None:
+        self.field = field
+        self.dtype = field.dtype
+        self.steps = numbers if field.spec.place.stepped else ()
+        self._numbers = numbers
+        self._taken = taken
+        self._grid = grid
+        self._tiles = tiles
+        self._mask = mask
+        lengths = [length_of(one) for one in taken]
+        self.dims = tuple(
+            dim for dim, length in zip(field.dims, lengths, strict=True) if length is not None
+        )
+        self.shape = tuple(length for length in lengths if length is not None)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+    @cached_property
+    def read_nbytes(self) -> int:
+        """Stored bytes that `array` reads, if none of them is cached."""
+        cells = self._grid.cells(self._within)
+        total = 0
+        for step in self._numbers:
+            for tile, members in cells.items():
+                entry = self.field.ledger.tile(step, tile)
+                if entry is not None:
+                    ends = (0, *entry.ends)
+                    total += sum(ends[b + 1] - ends[b] for b in {cell.block for cell in members})
+        return total
+
+    @cached_property
+    def digest(self) -> str:
+        """A strong digest of the values, as hexadecimal text; no data is read for it.
+
+        It covers what the values follow from: the run, the field and how it is encoded, the
+        positions taken, and length and CRC32C of each stored tile that is touched.
+        """
+        spec, run = self.field.spec, self.field.run
+        said = blake2b(digest_size=16)
+        what = (run.manifest.uid, self.field.path, spec.dtype, spec.source_dtype)
+        said.update(repr((what, spec.encoding.value, self._numbers, self._taken)).encode())
+        said.update(self._tiles.tobytes())
+        return said.hexdigest()
+
+    def array(self) -> NDArray[Any]:
+        """Read everything.
+
+        Returns
+        -------
+        NDArray, shape *shape*, dtype *dtype* (little-endian), C order
+            Where nothing is recorded: NaN for floats, zero or empty text for others.
+
+        Raises
+        ------
+        FormatError
+            ``tile-lost`` or ``tile-damaged``.
+        """
+        return self._read(self._numbers, self._taken, self._mask).reshape(self.shape)
+
+    def pieces(self, max_bytes: int = PIECE_NBYTES) -> Iterator[NDArray[Any]]:
+        """Read everything, a piece of about *max_bytes* at a time.
+
+        The bytes of the pieces, one after another, are those of `array`. A single value
+        above *max_bytes* is a piece of its own.
+        """
+        for _, values in self.boxes(max_bytes):
+            yield values
+
+    def boxes(
+        self, max_bytes: int = PIECE_NBYTES
+    ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Yield each piece with its place in the array: one slice for each of *dims*."""
+        lengths = self._lengths
+        kept = [axis for axis, one in enumerate(self._taken) if not isinstance(one, int)]
+        if 0 in lengths:
+            return
+        axis, count = _split(lengths, max_bytes // self.dtype.itemsize)
+        cuts = [self._cuts(axis, count)] if axis < len(lengths) else []
+        leading = [[(at, at + 1) for at in range(length)] for length in lengths[:axis]]
+        trailing = [[(0, length)] for length in lengths[axis + 1 :]]
+        for box in product(*leading, *cuts, *trailing):
+            values = self._read_box(box)
+            place = tuple(slice(*box[one]) for one in kept)
+            yield place, values.reshape(tuple(one.stop - one.start for one in place))
+
+    def recorded(self) -> NDArray[np.bool_]:
+        """Return which of the steps and samples that the slice keeps are recorded."""
+        axes = [dim for dim in self.dims if dim in ("step", "sample")]
+        shape = tuple(self.shape[self.dims.index(dim)] for dim in axes)
+        if self._mask is None:
+            return np.ones(shape, bool)
+        return self._mask.reshape(shape)
+
+    def coordinates(self) -> dict[str, NDArray[np.int64]]:
+        """Return the step numbers, and the positions along the other dims that are kept."""
+        taken = dict(zip(self.field.dims, self._taken, strict=True))
+        return {dim: np.array(taken[dim], np.int64) for dim in self.dims}
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(1 if isinstance(one, int) else len(one) for one in self._taken)
+
+    @property
+    def _within(self) -> tuple[Taken, ...]:
+        """What is taken along the axes after step."""
+        return self._taken[1:] if self.field.spec.place.stepped else self._taken
+
+    def _cuts(self, axis: int, count: int) -> list[tuple[int, int]]:
+        """Cut *axis* into ranges of at most *count*, at borders of blocks where it can be."""
+        offset = 1 if self.field.spec.place.stepped else 0
+        length = self._lengths[axis]
+        borders = list(range(1, length + 1))
+        if axis >= offset:
+            extent = self._grid.block[axis - offset]
+            borders = [part.stop for part in axis_parts(self._taken[axis], extent)]
+        cuts: list[tuple[int, int]] = []
+        start = end = 0
+        for border in borders:
+            if border - start > count and end > start:
+                cuts.append((start, end))
+                start = end
+            while border - start > count:
+                cuts.append((start, start + count))
+                start += count
+            end = border
+        return [*cuts, (start, end)] if end > start else cuts
+
+    def _read_box(self, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
+        taken = tuple(
+            one if isinstance(one, int) else one[start:stop]
+            for one, (start, stop) in zip(self._taken, box, strict=True)
+        )
+        spec, mask = self.field.spec, self._mask
+        ranges = [slice(*one) for one in box]
+        numbers = self._numbers
+        if spec.place.stepped:
+            numbers = numbers[ranges.pop(0)]
+            mask = mask if mask is None else mask[slice(*box[0])]
+        if spec.sampled and mask is not None:
+            mask = mask[:, ranges[0]]
+        return self._read(numbers, taken, mask)
+
+    def _read(
+        self,
+        numbers: tuple[int, ...],
+        taken: tuple[Taken, ...],
+        mask: NDArray[np.bool_] | None,
+    ) -> NDArray[Any]:
+        """Return values of shape (steps, *axes after step), dropped axes with length 1."""
+        field = self.field
+        within = taken[1:] if field.spec.place.stepped else taken
+        shape = tuple(1 if isinstance(one, int) else len(one) for one in within)
+        values = np.empty((len(numbers), *shape), self.dtype)
+        if not values.size:
+            return values
+        cells = self._grid.cells(within)
+        reads: list[TileRead] = []
+        places: list[tuple[int, list[Cell]]] = []
+        for row, step in enumerate(numbers):
+            for tile, members in cells.items():
+                blocks = tuple(sorted({cell.block for cell in members}))
+                read = field.tile_read(step, tile, blocks)
+                if read is not None:
+                    reads.append(read)
+                    places.append((row, members))
+        for (row, members), blocks_read in zip(places, field.read(reads), strict=True):
+            for cell in members:
+                block = blocks_read.get(cell.block)
+                if block is not None:
+                    picked = to_given(pick(block, cell.source), field.spec)
+                    target: tuple[Any, ...] = (row, *cell.target)
+                    values[target] = picked
+        if mask is not None:
+            absent = ~(mask if field.spec.sampled else mask[:, 0])
+            values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
+        return values
+
+
+def _split(lengths: Sequence[int], room: int) -> tuple[int, int]:
+    """Return the axis that pieces of at most *room* values cut, and how many entries they take.
+
+    The axis is ``len(lengths)`` where there is no axis to cut.
+    """
+    for axis in range(len(lengths)):
+        rest = math.prod(lengths[axis + 1 :])
+        if rest <= room or axis == len(lengths) - 1:
+            return axis, max(1, room // rest)
+    return 0, 1
