@@ -8,12 +8,12 @@ The one thing that a machine may lack is a GPU: such a test says so by the word 
 from __future__ import annotations
 
 import sys
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 
 def main(path: str) -> int:
     """Print what is wrong with the report at *path*; return the exit status."""
-    cases = list(ElementTree.parse(path).getroot().iter("testcase"))  # noqa: S314  our own pytest
+    cases = list(ET.parse(path).getroot().iter("testcase"))  # noqa: S314  our own pytest
     skipped = [
         f"{case.get('classname')}::{case.get('name')}: {skip.get('message')}"
         for case in cases
