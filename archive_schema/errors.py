@@ -8,7 +8,8 @@
     ├── InvalidInputError    fix the argument            (also a ValueError)
     │   └── TooLargeError    ask for less at once
     ├── FormatError          the stored bytes are not ours, or damaged
-    └── StorageError         the environment failed; the same call may work later
+    ├── StorageError         the environment failed; the same call may work later
+    └── ServerError          the server has a fault; tell who runs it
 
 *Absent* and *unreadable* are never the same error: a reader may treat an absent
 tile as not recorded, and must never treat an unreadable one so. No class here
@@ -62,6 +63,9 @@ class ErrorKind(StrEnum):
     STORE_READ_ONLY = "store-read-only"
     WRITER_FAILED = "writer-failed"
     DEADLINE_PASSED = "deadline-passed"
+    ROUTE_NOT_FOUND = "route-not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    INTERNAL_ERROR = "internal-error"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -103,6 +107,10 @@ class StorageError(ArchiveError):
     retryable = True
 
 
+class ServerError(ArchiveError):
+    """The server failed in a way that nobody foresaw; the message names its log entry."""
+
+
 _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.RUN_NOT_FOUND: NotFoundError,
     ErrorKind.FIELD_NOT_FOUND: NotFoundError,
@@ -142,6 +150,9 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.STORE_READ_ONLY: StorageError,
     ErrorKind.WRITER_FAILED: StorageError,
     ErrorKind.DEADLINE_PASSED: StorageError,
+    ErrorKind.ROUTE_NOT_FOUND: NotFoundError,
+    ErrorKind.METHOD_NOT_ALLOWED: InvalidInputError,
+    ErrorKind.INTERNAL_ERROR: ServerError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

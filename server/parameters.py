@@ -1,0 +1,201 @@
+"""From the text after ``?`` to checked values: nothing unknown, nothing twice, nothing vague."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import parse_qsl
+
+from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.selection import axis_of_parameter, parse_selector, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from archive_schema.selection import Selector
+
+REDUCTIONS: Final = ("mean", "std", "min", "max", "sum", "l2", "entropy")
+OPTIONS: Final = ("format", "missing", "reduce", "over", "top", "threshold")
+"""What a slice takes beside the names of its dimensions."""
+_MOST_PARAMETERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """Ask for the largest values of a matrix as (row, column, value) triplets."""
+
+    count: int | None
+    threshold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRequest:
+    """What the parameters of a slice say."""
+
+    selectors: Mapping[str, Selector]
+    format: str | None = None
+    missing: Literal["error", "mask"] = "error"
+    reduce: str | None = None
+    over: tuple[str, ...] | None = None
+    """Dimensions to reduce; None for all."""
+    top: Top | None = None
+
+
+def query_parameters(query_string: bytes) -> dict[str, str]:
+    """Return the parameters of a request by name.
+
+    Raises
+    ------
+    InvalidInputError
+        ``invalid-parameter`` for a name that comes twice, or for too many of them.
+    """
+    if not query_string:
+        return {}
+    try:
+        pairs = parse_qsl(
+            query_string.decode("latin-1"),
+            keep_blank_values=True,
+            max_num_fields=_MOST_PARAMETERS,
+        )
+    except ValueError as error:
+        message = f"expected at most {_MOST_PARAMETERS} parameters"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message) from error
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        message = f"parameter {twice!r} is given {names.count(twice)} times; expected once"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    return parameters
+
+
+def refuse_unknown(given: Iterable[str], allowed: Sequence[str]) -> None:
+    """Check that only *allowed* parameters are given.
+
+    Raises
+    ------
+    InvalidInputError
+        ``unknown-parameter``, naming those that are allowed.
+    """
+    for name in given:
+        if name not in allowed:
+            expected = ", ".join(allowed) if allowed else "none"
+            message = f"unknown parameter {name!r}; expected {expected}"
+            raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
+
+
+def slice_request(
+    parameters: Mapping[str, str],
+    dims: Sequence[str],
+    fixed: Mapping[str, Selector] | None = None,
+) -> SliceRequest:
+    """Read the parameters of a slice.
+
+    Parameters
+    ----------
+    dims
+        Dimensions of the field.
+    fixed
+        What the path selects already; these dimensions cannot be selected again.
+
+    Raises
+    ------
+    InvalidInputError
+        ``unknown-parameter``, ``invalid-parameter`` or ``invalid-selection``.
+    """
+    fixed = fixed or {}
+    selectors, options = select(parameters, [dim for dim in dims if dim not in fixed], OPTIONS)
+    missing = options.get("missing", "error")
+    if missing not in ("error", "mask"):
+        raise _expected("missing", "error or mask", missing)
+    reduce, over = _reduction(options, dims)
+    return SliceRequest(
+        {**fixed, **selectors},
+        options.get("format"),
+        "mask" if missing == "mask" else "error",
+        reduce,
+        over,
+        _top(options),
+    )
+
+
+def select(
+    parameters: Mapping[str, str], dims: Sequence[str], options: Sequence[str]
+) -> tuple[dict[str, Selector], dict[str, str]]:
+    """Split *parameters* into selectors by dimension and the *options* beside them.
+
+    Raises
+    ------
+    InvalidInputError
+        ``unknown-parameter``, ``invalid-selection``, or ``invalid-parameter`` for a dimension
+        that is selected by its name and its plural at once.
+    """
+    selectors: dict[str, Selector] = {}
+    others: dict[str, str] = {}
+    for name, text in parameters.items():
+        if name in options:
+            others[name] = text
+            continue
+        dim = axis_of_parameter(name, dims)
+        if dim is None:
+            refuse_unknown([name], [*(plural(dim) for dim in dims), *options])
+        elif dim in selectors:
+            message = f"{dim!r} is selected twice, as {dim!r} and as {plural(dim)!r}"
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+        else:
+            selectors[dim] = parse_selector(text, name)
+    return selectors, others
+
+
+def positive(name: str, text: str, most: int) -> int:
+    """Return the integer *text* of parameter *name*, from 1 to *most*.
+
+    Raises
+    ------
+    InvalidInputError
+        ``invalid-parameter``.
+    """
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:12]) <= most:
+        raise _expected(name, f"an integer from 1 to {most}", text)
+    return int(text)
+
+
+def _reduction(
+    options: Mapping[str, str], dims: Sequence[str]
+) -> tuple[str | None, tuple[str, ...] | None]:
+    reduce, over = options.get("reduce"), options.get("over")
+    if reduce is None:
+        if over is not None:
+            raise _expected("reduce", f"one of {', '.join(REDUCTIONS)} beside over", None)
+        return None, None
+    if reduce not in REDUCTIONS:
+        raise _expected("reduce", f"one of {', '.join(REDUCTIONS)}", reduce)
+    if "top" in options or "threshold" in options:
+        raise _expected("reduce", "either reduce, or top and threshold", reduce)
+    if over is None:
+        return reduce, None
+    names = tuple(axis_of_parameter(part.strip(), dims) or part.strip() for part in over.split(","))
+    unknown = [name for name in names if name not in dims]
+    if unknown or len(set(names)) < len(names):
+        raise _expected("over", f"distinct names of {', '.join(dims) or 'no dimension'}", over)
+    return reduce, names
+
+
+def _top(options: Mapping[str, str]) -> Top | None:
+    count, threshold = options.get("top"), options.get("threshold")
+    if count is None and threshold is None:
+        return None
+    limit = None
+    if threshold is not None:
+        try:
+            limit = float(threshold)
+        except ValueError:
+            limit = float("nan")
+        if limit != limit:  # noqa: PLR0124  NaN compares with nothing
+            raise _expected("threshold", "a number", threshold)
+    return Top(None if count is None else positive("top", count, 10**9), limit)
+
+
+def _expected(name: str, expected: str, got: str | None) -> InvalidInputError:
+    message = f"parameter {name!r}: expected {expected}, got {'nothing' if got is None else repr(got)}"
+    return InvalidInputError(ErrorKind.INVALID_PARAMETER, message)

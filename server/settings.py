@@ -1,0 +1,123 @@
+"""How the service runs: `TRACE_ARCHIVE_*` variables and arguments of `trace-archive serve`."""
+
+import ipaddress
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.store import StoreOptions
+
+PREFIX: Final = "TRACE_ARCHIVE_"
+LARGEST_ANSWER_NBYTES: Final = 2_000_000_000
+"""Below 2 GiB, so that an `.npz` answer needs no ZIP64 records and its length is known."""
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can choose; an argument wins over a variable."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    store: str
+    """URL of the store: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``."""
+    endpoint_url: str | None = None
+    """Of an S3 service that is not Amazon's."""
+    region: str | None = None
+    anonymous: bool = False
+    """Read public buckets without credentials."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes any free port."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that answer."""
+    public: bool = False
+    """Allow a host that other machines can reach: whoever reaches it reads every run."""
+    root_path: str = ""
+    """The path below which a proxy shows the service: ``/traces``."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may read answers, with commas between them; ``*`` for all."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+    """Decoded blocks kept in memory, in each worker."""
+    max_answer_bytes: Annotated[int, Field(ge=1, le=LARGEST_ANSWER_NBYTES)] = 1 << 30
+    """Values in one binary answer."""
+    max_text_bytes: Annotated[int, Field(ge=1)] = 64 << 20
+    """Values (as stored in memory, not as text) in one answer as JSON, CSV or tidy Arrow."""
+    max_reduced_bytes: Annotated[int, Field(ge=1)] = 4 << 30
+    """Values that one reduction may read."""
+    catalogue: str | None = None
+    """Path of the file that keeps the list of runs between starts; None keeps it in memory."""
+    access_log: bool = False
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _rooted(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.endswith("/")):
+            message = f"expected a path such as /traces, got {value!r}"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if not self.public and not _is_loopback(self.host):
+            message = (
+                f"host {self.host!r} can be reached from other machines, and there is no login:"
+                " whoever reaches it reads every run. Say --public"
+                f" ({PREFIX}PUBLIC=true) if that is meant, or keep 127.0.0.1"
+            )
+            raise ValueError(message)
+        if self.workers > 1 and self.store.startswith("memory:"):
+            message = (
+                f"{self.workers} workers cannot share {self.store!r}:"
+                " each process would have a store of its own"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def store_options(self) -> StoreOptions:
+        """What the store needs beside its URL."""
+        return StoreOptions(
+            endpoint_url=self.endpoint_url, region=self.region, anonymous=self.anonymous
+        )
+
+
+def load_settings(**given: Any) -> Settings:
+    """Return the settings: *given* where it is not None, else the environment's.
+
+    Raises
+    ------
+    InvalidInputError
+        ``invalid-parameter``, naming the setting, for a value or a combination that is refused.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        reasons = "; ".join(_reason(one) for one in error.errors(include_url=False))
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, reasons) from error
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{name} is missing: say --{name} or set {PREFIX}{name.upper()}"
+    return f"{name} ({PREFIX}{name.upper()}): {message}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
