@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
 
+from server.exporters.values import Conversion
 from server.exporters.virtual_file import Content, Literal, VirtualFile
 
 if TYPE_CHECKING:
@@ -59,6 +60,17 @@ class Group:
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     members: Mapping[str, Group | Dataset] = field(default_factory=dict)
+
+
+def encoded_text(dtype: np.dtype[Any]) -> Conversion:
+    """Return the conversion of ``U`` strings to fixed UTF-8, of four bytes a character."""
+    encoded = h5py.string_dtype("utf-8", dtype.itemsize)
+
+    def apply(values: NDArray[Any]) -> NDArray[Any]:
+        texts: NDArray[Any] = np.char.encode(values, "utf-8").astype(encoded)
+        return texts
+
+    return Conversion("utf-8", encoded, apply)
 
 
 def hdf5_file(root: Group) -> VirtualFile:
@@ -121,7 +133,7 @@ class _Layout:
         self.scalar = h5s.create(h5s.SCALAR)
         self.text = h5t.py_create(_TEXT, logical=True)
         self._spaces: dict[tuple[int, ...], Any] = {(): self.scalar}
-        self._types: dict[np.dtype[Any], Any] = {}
+        self._types: dict[tuple[np.dtype[Any], Any], Any] = {}
 
     def space(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._spaces:
@@ -129,9 +141,12 @@ class _Layout:
         return self._spaces[shape]
 
     def type(self, dtype: np.dtype[Any]) -> Any:
-        if dtype not in self._types:
-            self._types[dtype] = h5t.py_create(dtype, logical=True)
-        return self._types[dtype]
+        # Whether bytes are UTF-8 is in a dtype's metadata, which equality does not see.
+        key = (dtype, h5py.check_string_dtype(dtype))
+        if key not in self._types:
+            little = dtype if dtype.kind == "S" else dtype.newbyteorder("<")
+            self._types[key] = h5t.py_create(little, logical=True)
+        return self._types[key]
 
 
 def _create(root: Group, capture: _Capture) -> list[_Placed]:
@@ -161,7 +176,7 @@ def _fill(group: Any, tree: Group, layout: _Layout, placed: list[_Placed]) -> No
         made = h5d.create(
             group,
             name.encode(),
-            layout.type(values.dtype.newbyteorder("<")),
+            layout.type(values.dtype),
             layout.space(values.shape),
             dcpl=layout.dataset,
         )

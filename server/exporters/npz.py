@@ -36,14 +36,15 @@ _UTF8: Final = 0x800
 def npz_file(members: Mapping[str, Member]) -> VirtualFile:
     """Return the file that ``np.load`` reads as *members*; equal members give equal bytes."""
     parts: list[Content] = []
-    directory = b""
+    central: list[bytes] = []
     offset = 0
     for name, member in members.items():
         entry = _entry(f"{name}.npy", member, offset)
         local = Literal(entry.local())
         parts += (local, *entry.contents)
-        directory += entry.central()
+        central.append(entry.central())
         offset += local.nbytes + entry.nbytes
+    directory = b"".join(central)
     return VirtualFile([*parts, Literal(directory + _end(len(members), len(directory), offset))])
 
 

@@ -1,0 +1,148 @@
+"""From a run and the name of a format to a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.selection import parse_selector, selector_text
+from server.exporters.cut import cut_run
+from server.exporters.d3_dna.files import logger_hdf5, logger_npz
+from server.exporters.d3_dna.sequences import (
+    csv,
+    fasta,
+    one_hot_npz,
+    plain_text,
+    tokens_hdf5,
+    tokens_npz,
+)
+from server.exporters.d3_dna.viewer import viewer_json
+from server.exporters.generic import generic_hdf5, generic_npz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from archive_schema.selection import Selector
+    from server.exporters.cut import Cut
+    from server.exporters.virtual_file import VirtualFile
+    from server.query.run import RunView
+
+_HDF5: Final = "application/x-hdf5"
+_NPZ: Final = "application/x-npz"
+
+Built: TypeAlias = "tuple[VirtualFile, tuple[str, ...]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write a run as one file."""
+
+    media_type: str
+    ending: str
+    build: Callable[[Cut], Built]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A run as a file."""
+
+    file: VirtualFile
+    media_type: str
+    filename: str
+    notes: tuple[str, ...]
+    """What the file does not hold or holds otherwise, a sentence each."""
+
+
+_ANY: Final[Mapping[str, Format]] = {
+    "h5": Format(_HDF5, ".h5", generic_hdf5),
+    "npz": Format(_NPZ, ".npz", generic_npz),
+    "generic-h5": Format(_HDF5, ".h5", generic_hdf5),
+    "generic-npz": Format(_NPZ, ".npz", generic_npz),
+}
+_OWN: Final[Mapping[str, Mapping[str, Format]]] = {
+    "d3-dna": {
+        "h5": Format(_HDF5, ".h5", logger_hdf5),
+        "npz": Format(_NPZ, ".npz", logger_npz),
+        "json": Format("application/json", ".json", viewer_json),
+        "fasta": Format("text/x-fasta", ".fasta", fasta),
+        "txt": Format("text/plain", ".txt", plain_text),
+        "csv": Format("text/csv", ".csv", csv),
+        "sequences-npz": Format(_NPZ, "_sequences.npz", tokens_npz),
+        "sequences-h5": Format(_HDF5, "_sequences.h5", tokens_hdf5),
+        "onehot-npz": Format(_NPZ, "_onehot.npz", one_hot_npz),
+    },
+}
+_KEPT: Final = 4
+"""Exports kept: a client that reads a file in ranges asks for the same one again and again."""
+
+
+def formats_of(system: str) -> dict[str, str]:
+    """Return the media type of each format that runs of *system* can be written in."""
+    return {name: known.media_type for name, known in _formats(system).items()}
+
+
+def export(
+    run: RunView,
+    format: str,  # noqa: A002  the word that the API, the command line and the docs use
+    *,
+    steps: Selector | None = None,
+    samples: Selector | None = None,
+    fields: Collection[str] | None = None,
+) -> Export:
+    """Return *run* as a file, of which nothing is read yet.
+
+    Only steps that are recorded for all the samples asked for are in it.
+
+    Parameters
+    ----------
+    format : str
+        One of `formats_of` the run's system.
+    steps, samples : Selector, optional
+        By step number and by position; by default all.
+    fields : collection of str, optional
+        Names of fields; by default all that the format has a place for.
+
+    Raises
+    ------
+    InvalidInputError
+        ``format-not-acceptable`` for another format, or for a run that it cannot hold;
+        ``selection-out-of-bounds``.
+    NotFoundError
+        ``field-not-found``, ``step-not-recorded``, ``not-recorded``.
+    """
+    known = _formats(run.manifest.system)
+    if format not in known:
+        message = (
+            f"runs of system {run.manifest.system!r} are written as {', '.join(known)};"
+            f" got {format!r}"
+        )
+        raise InvalidInputError(ErrorKind.FORMAT_NOT_ACCEPTABLE, message)
+    # As text, because before Python 3.12 a slice is no key.
+    axes = [None if axis is None else selector_text(axis) for axis in (steps, samples)]
+    names = None if fields is None else tuple(sorted(set(fields)))
+    return _export(run, format, axes[0], axes[1], names)
+
+
+@lru_cache(maxsize=_KEPT)
+def _export(
+    run: RunView,
+    name: str,
+    steps: str | None,
+    samples: str | None,
+    fields: tuple[str, ...] | None,
+) -> Export:
+    chosen = _formats(run.manifest.system)[name]
+    cut = cut_run(
+        run,
+        None if steps is None else parse_selector(steps, "step"),
+        None if samples is None else parse_selector(samples, "sample"),
+        fields,
+    )
+    file, notes = chosen.build(cut)
+    return Export(file, chosen.media_type, f"{run.manifest.id}{chosen.ending}", notes)
+
+
+def _formats(system: str) -> Mapping[str, Format]:
+    return {**_ANY, **_OWN.get(system, {})}
