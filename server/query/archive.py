@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.models import check_run_id
 from archive_schema.records import RunRecords, read_manifest, run_ids
 from server.query.fetch import BlockReader
 from server.query.run import RunView
@@ -36,6 +37,9 @@ class Archive:
         Of decoded blocks kept in memory.
     reads_in_flight : int, optional
         Byte ranges read at once; by default as the store needs it.
+    refresh_s : float, optional
+        How long the records of a growing run are believed; by default 0 where looking costs
+        some system calls, and `REFRESH_S` where it costs round trips.
     """
 
     def __init__(
@@ -44,9 +48,12 @@ class Archive:
         *,
         cache_bytes: int = CACHE_NBYTES,
         reads_in_flight: int | None = None,
+        refresh_s: float | None = None,
     ) -> None:
         self.store = store
         self.reader = BlockReader(store, cache_bytes, reads_in_flight=reads_in_flight)
+        default_s = REFRESH_S if self.reader.remote else 0.0
+        self.refresh_s = default_s if refresh_s is None else refresh_s
         self._runs: OrderedDict[str, _Run] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,7 +74,7 @@ class Archive:
     def run(self, run_id: str) -> RunView:
         """Return a run with everything that was committed before this call.
 
-        On a remote store what is newer than `REFRESH_S` may be missing.
+        What was committed within the last ``refresh_s`` may be missing.
 
         Raises
         ------
@@ -77,7 +84,9 @@ class Archive:
             If what is stored of the run is no record of this version.
         """
         with self._lock:
-            run = self._runs.setdefault(run_id, _Run(self, run_id))
+            run = self._runs.get(run_id)
+            if run is None:
+                run = self._runs[run_id] = _Run(self, check_run_id(run_id))
             self._runs.move_to_end(run_id)
             if len(self._runs) > MOST_RUNS:
                 self._runs.popitem(last=False)
@@ -144,10 +153,7 @@ class _Run:
     def _look(self) -> bool:
         """Bring the records up to date; return whether there is anything new."""
         records, now_s = self._load(), time.monotonic()
-        if records.seal is not None:
-            patience_s = CONFIRM_S
-        else:
-            patience_s = REFRESH_S if self._archive.reader.remote else 0.0
+        patience_s = self._archive.refresh_s if records.seal is None else CONFIRM_S
         if self._view is None or now_s - self._looked_s < patience_s:
             return False
         if read_manifest(self._archive.store, self._run_id).uid != records.manifest.uid:

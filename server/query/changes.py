@@ -68,7 +68,8 @@ def changes_since(run: RunView, since: str) -> ChangeSet:
         return _everything(run)
     steps: set[int] = set()
     fields: set[str] = set()
-    stepped = {field.path for field in run.fields() if field.spec.place.stepped}
+    declared = list(run.ledger.fields.items())
+    stepped = {path for path, field in declared if field.spec.place.stepped}
     try:
         for read, commit in enumerate(_commits(run, known)):
             if read == MOST_COMMITS:
@@ -84,8 +85,7 @@ def changes_since(run: RunView, since: str) -> ChangeSet:
 
 
 def _everything(run: RunView) -> ChangeSet:
-    paths = sorted(field.path for field in run.fields())
-    return ChangeSet(run.version, run.steps, run.samples, tuple(paths))
+    return ChangeSet(run.version, run.steps, run.samples, tuple(sorted(run.ledger.fields)))
 
 
 def _marks(marks: list[str], since: str) -> Mapping[tuple[str, int], int] | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archive_schema.ledger import TileEntry
-    from archive_schema.models import FieldSpec
     from archive_schema.store import Store
+    from server.query.field import FieldView
 
 READS_IN_FLIGHT: Final = 32
 """Ranges asked for at once where each takes a round trip."""
@@ -33,11 +33,9 @@ READS_IN_FLIGHT: Final = 32
 class TileRead:
     """Some blocks of one tile."""
 
-    uid: str
+    step: int
+    tile: int
     key: str
-    name: str
-    """What the tile is, for messages: field, step and samples."""
-    spec: FieldSpec
     entry: TileEntry
     blocks: tuple[int, ...]
     """Numbers of the blocks, rising."""
@@ -79,54 +77,60 @@ class BlockReader:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
-        """Return the blocks of each read by number; an absent block is left out.
+    def read(self, field: FieldView, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
+        """Return the blocks of each read of *field* by number; an absent block is left out.
 
         Raises
         ------
         FormatError
             ``tile-lost`` or ``tile-damaged``, naming the object and what it holds.
         """
+        uid = field.run.manifest.uid
         results: list[dict[int, NDArray[Any]]] = []
         ranges: list[_Range] = []
         for at, read in enumerate(reads):
             held = {
                 block: values
                 for block in read.blocks
-                if (values := self.cache.get((read.uid, read.key, block))) is not None
+                if (values := self.cache.get((uid, read.key, block))) is not None
             }
             results.append(held)
-            missing = (block for block in read.blocks if block not in held)
-            ranges += [_Range(at, *found) for found in adjacent(missing, read.entry.ends)]
+            if len(held) < len(read.blocks):
+                missing = (block for block in read.blocks if block not in held)
+                ranges += [_Range(at, *found) for found in adjacent(missing, read.entry.ends)]
         if self._pool is None or len(ranges) < 2:  # noqa: PLR2004  one range needs no thread
             for one in ranges:
-                self._decode(one, reads[one.at], self._fetch(one, reads[one.at]), results[one.at])
+                data = self._fetch(field, one, reads[one.at])
+                results[one.at] |= self._decode(field, one, reads[one.at], data)
             return results
-        fetched = self._pool.map(lambda one: self._fetch(one, reads[one.at]), ranges)
+        fetched = self._pool.map(lambda one: self._fetch(field, one, reads[one.at]), ranges)
         for one, data in zip(ranges, fetched, strict=True):
-            self._decode(one, reads[one.at], data, results[one.at])
+            results[one.at] |= self._decode(field, one, reads[one.at], data)
         return results
 
-    def _fetch(self, one: _Range, read: TileRead) -> bytes:
+    def _fetch(self, field: FieldView, one: _Range, read: TileRead) -> bytes:
         try:
             data = self.store.read_range(read.key, one.start, one.stop)
         except NotFoundError as error:
-            message = f"the object of {read.name} is lost: {self.store.url}/{read.key}"
+            name = field.tile_name(read.step, read.tile)
+            message = f"the object of {name} is lost: {self.store.url}/{read.key}"
             raise FormatError(ErrorKind.TILE_LOST, message) from error
         except StorageError as error:
             # Some stores refuse a range that begins behind the end of the object.
             size = self.store.size(read.key)
             if size >= one.stop:
                 raise
-            raise self._damaged(read, f"it is cut short at {size} bytes") from error
+            raise self._damaged(field, read, f"it is cut short at {size} bytes") from error
         if len(data) != one.stop - one.start:
-            raise self._damaged(read, f"it is cut short at {one.start + len(data)} bytes")
+            reason = f"it is cut short at {one.start + len(data)} bytes"
+            raise self._damaged(field, read, reason)
         return data
 
     def _decode(
-        self, one: _Range, read: TileRead, data: bytes, into: dict[int, NDArray[Any]]
-    ) -> None:
-        ends, spec = read.entry.ends, read.spec
+        self, field: FieldView, one: _Range, read: TileRead, data: bytes
+    ) -> dict[int, NDArray[Any]]:
+        decoded: dict[int, NDArray[Any]] = {}
+        ends, spec, uid = read.entry.ends, field.spec, field.run.manifest.uid
         whole = memoryview(data)
         for block in one.blocks:
             start = ends[block - 1] if block else 0
@@ -137,13 +141,14 @@ class BlockReader:
             try:
                 values = decode_block(part, spec.codec, spec.stored_dtype, read.entry.block)
             except (FormatError, RuntimeError, ValueError) as error:
-                raise self._damaged(read, f"block {block}: {error}") from error
-            into[block] = values
-            self.cache.put((read.uid, read.key, block), values)
+                raise self._damaged(field, read, f"block {block}: {error}") from error
+            decoded[block] = values
+            self.cache.put((uid, read.key, block), values)
+        return decoded
 
-    def _damaged(self, read: TileRead, reason: str) -> FormatError:
+    def _damaged(self, field: FieldView, read: TileRead, reason: str) -> FormatError:
         message = (
-            f"the object of {read.name} is damaged: {reason};"
+            f"the object of {field.tile_name(read.step, read.tile)} is damaged: {reason};"
             f" expected {read.entry.nbytes} bytes as committed: {self.store.url}/{read.key}"
         )
         return FormatError(ErrorKind.TILE_DAMAGED, message)

@@ -124,12 +124,12 @@ class FieldView:
             message = f"{self._named}: step {step} is committed, but has no place in the array"
             raise FormatError(ErrorKind.RECORD_DAMAGED, message)
         key = tile_key(run.manifest.id, spec, position, tile, run.zarr)
-        return TileRead(run.manifest.uid, key, self._tile_name(step, tile), spec, entry, blocks)
+        return TileRead(step, tile, key, entry, blocks)
 
     def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the decoded blocks of each read; errors as `BlockReader.read`."""
         try:
-            return self.run.archive.reader.read(reads)
+            return self.run.archive.reader.read(self, reads)
         except FormatError:
             # Tiles of a run that was just removed are not lost: the run is.
             self.run.archive.confirm(self.run)
@@ -202,7 +202,8 @@ class FieldView:
         )
         return NotFoundError(ErrorKind.NOT_RECORDED, message)
 
-    def _tile_name(self, step: int, tile: int) -> str:
+    def tile_name(self, step: int, tile: int) -> str:
+        """Say in words which tile is meant."""
         at = f", step {step}" if self.spec.place.stepped else ""
         if self.spec.sampled:
             start, stop = tile_extent(self.spec, tile, self.run.samples)

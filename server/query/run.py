@@ -48,9 +48,7 @@ class RunView:
         self.version = version_of(records)
         self._status = status
         self._lock = lock
-        self._fields = {
-            ledger.spec.address: FieldView(self, ledger) for ledger in self.ledger.fields.values()
-        }
+        self._fields: dict[tuple[Place, str | None, str], FieldView] = {}
 
     @property
     def status(self) -> RunStatus:
@@ -84,25 +82,34 @@ class RunView:
         """
         if layer is not None:
             place = Place.LAYERS
-        found = self._fields.get((place, layer, name))
+        address = (place, layer, name)
+        found = self._fields.get(address)
         if found is not None:
             return found
+        ledger = self.ledger.at(*address)
+        if ledger is not None:
+            return self._fields.setdefault(address, FieldView(self, ledger))
         if layer is not None and layer not in self.layers():
             message = f"run {self.manifest.id!r} has no layer {layer!r}; {_known(self.layers())}"
             raise NotFoundError(ErrorKind.LAYER_NOT_FOUND, message)
-        where = place.value if layer is None else f"layer {layer!r}"
+        where = f"its {place.value}" if layer is None else f"layer {layer!r}"
         names = [f.spec.name for f in self.fields(place) if f.spec.layer == layer]
         message = f"run {self.manifest.id!r} has no field {name!r} in {where}; {_known(names)}"
         raise NotFoundError(ErrorKind.FIELD_NOT_FOUND, message)
 
     def fields(self, place: Place | None = None) -> list[FieldView]:
         """Return all fields, or those of one place, in the order of their first commit."""
-        fields = self._fields.values()
-        return [field for field in fields if place is None or field.spec.place is place]
+        specs = [ledger.spec for ledger in list(self.ledger.fields.values())]
+        return [
+            self.field(spec.name, layer=spec.layer, place=spec.place)
+            for spec in specs
+            if place is None or spec.place is place
+        ]
 
     def layers(self) -> list[str]:
         """Return the names of all layers, in the order of their first commit."""
-        return list(dict.fromkeys(f.spec.layer for f in self.fields() if f.spec.layer is not None))
+        fields = self.fields(Place.LAYERS)
+        return list(dict.fromkeys(f.spec.layer for f in fields if f.spec.layer is not None))
 
     def changes(self, since: str) -> ChangeSet:
         """Return what is recorded here and was not at the version *since*.
