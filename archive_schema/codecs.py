@@ -145,7 +145,8 @@ def index_nbytes(blocks: int) -> int:
 
 def _padded(part: NDArray[Any], block: Sequence[int], stored_dtype: str) -> NDArray[Any]:
     if part.shape == tuple(block):
-        return np.ascontiguousarray(part)
+        # A single text that was taken out of its array has shrunk to its own length.
+        return np.ascontiguousarray(part, numpy_dtype(stored_dtype))
     whole = np.full(block, fill_value(stored_dtype), part.dtype)
     whole[tuple(map(slice, part.shape))] = part
     return whole

@@ -107,7 +107,7 @@ class FieldView:
             numbers=numbers,
             taken=(*lead, *within),
             grid=self._grid(whole, block),
-            tiles=table[..., 1:3],
+            tiles=table[..., 1:],
             mask=mask,
         )
 

@@ -40,8 +40,8 @@ class Slice:
         What is taken along each of the field's dims, step included.
     grid
         How the tiles at those steps are cut into blocks.
-    tiles : shape (steps, touched tiles, 2)
-        Length and CRC32C of every tile that the slice touches; -1 where none is recorded.
+    tiles : shape (steps, touched tiles, 3)
+        Length, CRC32C and CRC-32 of every tile touched; -1 where none is recorded.
     mask : shape (steps, samples), or (steps, 1) without a sample axis, optional
         Which are recorded; None where everything is.
     """
@@ -89,8 +89,10 @@ class Slice:
         """A strong digest of the values, as hexadecimal text; no data is read for it.
 
         It covers what the values follow from: the run, the field and how it is encoded, the
-        positions taken, and length and CRC32C of each stored tile that is touched.
+        positions taken, and length and checksums of each stored tile that is touched.
         """
+        # The CRC-32 of the values is what tells contents apart. Each block of a tile ends with
+        # its own CRC32C, and the CRC32C of such a sequence follows from its length alone.
         spec, run = self.field.spec, self.field.run
         said = blake2b(digest_size=16)
         what = (run.manifest.uid, self.field.path, spec.dtype, spec.source_dtype)

@@ -195,7 +195,8 @@ class Builder:
         spec = self.specs[path]
         dtype = np.dtype(spec.dtype)
         lead = (samples,) if spec.tile else ()
-        values = np.full((len(steps), *lead, *spec.tail), np.nan if dtype.kind == "f" else 0, dtype)
+        nothing = np.nan if dtype.kind == "f" else dtype.type()
+        values = np.full((len(steps), *lead, *spec.tail), nothing, dtype)
         mask = np.zeros((len(steps), *lead), bool)
         for (where, step, tile), part in self.given.items():
             if where == path and step in steps:
