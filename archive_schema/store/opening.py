@@ -56,9 +56,12 @@ def _remote(url: str, options: StoreOptions) -> ObjectStore:
     client: dict[str, Any] = {}
     if options.region is not None:
         config["region"] = options.region
-    if options.endpoint_url is not None:
-        config["endpoint"] = options.endpoint_url
-        client["allow_http"] = options.endpoint_url.startswith("http://")
+    endpoint = options.endpoint_url or (
+        os.environ.get("AWS_ENDPOINT_URL") if url.startswith("s3://") else None
+    )
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+        client["allow_http"] = endpoint.startswith("http://")
     if options.anonymous:
         config["skip_signature"] = True
     # Its overloads name one config type for each scheme; here the scheme is known at run time.
