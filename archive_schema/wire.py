@@ -6,11 +6,11 @@ Clients tolerate members that they do not know, so that a newer server can say m
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from archive_schema.models import RunStatus
+from archive_schema.models import Place, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,12 @@ class FieldDocument(FieldSummary):
     attributes: dict[str, JsonValue] = {}
 
 
+class FieldTable(WireDocument):
+    """The fields of one place: trace, inputs or outputs."""
+
+    fields: tuple[FieldDocument, ...]
+
+
 class LayerDocument(WireDocument):
     """One layer and the fields recorded for it."""
 
@@ -113,6 +119,8 @@ class RunPage(WireDocument):
 
     runs: tuple[RunSummary, ...]
     next: str | None = None
+    pending: int = 0
+    """Runs that the server has yet to read before it can list them."""
 
 
 class RunDocument(RunSummary):
@@ -155,10 +163,69 @@ class SliceDocument(WireDocument):
 
     run: str
     field: str
+    layer: str | None = None
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    steps: tuple[int, ...] = ()
+    """Step numbers that were chosen, also by an integer, which drops the axis."""
     data: Any
+
+
+class TopDocument(WireDocument):
+    """The largest values of a matrix, largest first."""
+
+    run: str
+    field: str
+    layer: str | None = None
+    dims: tuple[str, str]
+    """What *rows* and *columns* number."""
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    values: tuple[Any, ...]
+
+
+class SliceQuery(WireDocument):
+    """One slice among several that are asked for at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    """What the answer calls it; by default the layer and the field."""
+    field: str
+    layer: str | None = None
+    place: Place = Place.TRACE
+    """Where the field lies; a layer alone says that it is a layer's."""
+    select: dict[str, str] = {}
+    """Selectors by dimension, its name or its plural: ``{"samples": "0:8", "step": "3"}``."""
+
+
+class QueryDocument(WireDocument):
+    """Several slices that are wanted in one answer, which has the order in which they are asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slices: Annotated[tuple[SliceQuery, ...], Field(min_length=1, max_length=256)]
+    missing: Literal["error", "mask"] = "error"
+
+
+class PartDocument(WireDocument):
+    """One slice in a stream of raw parts."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    steps: tuple[int, ...] = ()
+    offset: int
+    """Bytes from the end of the description to the first value."""
+    nbytes: int
+
+
+class PartsDocument(WireDocument):
+    """What a stream of raw parts begins with, after its own length as a little-endian uint32."""
+
+    parts: tuple[PartDocument, ...]
 
 
 class Changes(WireDocument):
