@@ -110,6 +110,10 @@ def _commits(run: RunView, known: Mapping[tuple[str, int], int]) -> Iterator[Com
                 key = commit_key(run_id, writer, epoch, sequence)
                 yield read_document(store, key, Commit)
         return
+    # The commits of a sealed run may have been cleaned away, those before *known* too.
+    for (writer, epoch), count in known.items():
+        if count:
+            store.size(commit_key(run_id, writer, epoch, count - 1))
     prefix = commits_prefix(run_id)
     for writer in store.folders(prefix):
         for folder in store.folders(f"{prefix}/{writer}"):

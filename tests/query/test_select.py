@@ -197,7 +197,7 @@ def test_values_without_axes_are_read(store: Store, archive: Archive) -> None:
     """A loss at each step, and one number for the run."""
     run = Builder(store)
     run.declare(
-        spec_of("loss", np.float32(0)[...]), spec_of("n", np.int64(0)[...], place=Place.INPUTS)
+        spec_of("loss", np.array(0, np.float32)), spec_of("n", np.array(0), place=Place.INPUTS)
     )
     run.put("trace/loss", np.array(0.5, np.float32), 3).put(
         "trace/loss", np.array(0.25, np.float32), 9
@@ -271,7 +271,7 @@ def test_a_slice_knows_where_its_values_lie(store: Store, archive: Archive) -> N
 
 def test_a_digest_changes_with_all_that_the_values_follow_from(store: Store) -> None:
     """It is the ETag: equal for equal bytes, and another for anything else."""
-    digests = []
+    digests: list[str] = []
     for uid, factor, dtype in (("a", 1, "f4"), ("b", 1, "f4"), ("a", 2, "f4"), ("a", 1, "f8")):
         run = Builder(store, f"run{len(digests)}", uid=uid)
         values = factor * np.arange(8, dtype=dtype).reshape(4, 2)
