@@ -1,0 +1,121 @@
+"""From the name of a system and a file to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
+from archive_schema.records import RunRecords
+from recorder.importers.comparison import Comparison
+from recorder.importers.d3_dna import open_d3_dna
+from recorder.importers.report import ImportReport
+from recorder.importers.source import Progress, Source
+from recorder.recorder import TraceRecorder
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from archive_schema.store import Store
+
+Opener: TypeAlias = Callable[[str], AbstractContextManager[Source]]
+
+_OPENERS: Final[Mapping[str, Opener]] = {"d3-dna": open_d3_dna}
+
+
+def importable_systems() -> list[str]:
+    """Return the names of the systems whose files can be imported, sorted."""
+    return sorted(_OPENERS)
+
+
+def import_file(
+    system: str,
+    url: str | os.PathLike[str],
+    store: Store,
+    run_id: str,
+    *,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Take over a file of *system* as the run *run_id*, sealed.
+
+    An import that was cut short goes on where it stood. The same file again is nothing;
+    another file is refused.
+
+    Parameters
+    ----------
+    url : str
+        A path, or any URL that fsspec knows.
+
+    Raises
+    ------
+    InvalidInputError
+        ``file-invalid``, saying what was expected and what was found;
+        ``invalid-parameter`` for a system that has no importer.
+    ConflictError
+        ``run-differs`` and its like if the run is there with another content.
+    """
+    if system not in _OPENERS:
+        message = f"expected a system of {', '.join(importable_systems())}; got {system!r}"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    with _OPENERS[system](str(url)) as source:
+        sealed = _sealed(store, run_id)
+        if sealed is None:
+            _record(source, system, store, run_id, progress or _silent)
+        else:
+            _compare(source, sealed, system, progress or _silent)
+        findings = source.findings
+        return ImportReport(
+            run=run_id,
+            generation=findings.generation,
+            steps=len(source.steps),
+            samples=source.samples,
+            missing=tuple(findings.missing),
+            odd=tuple(findings.odd),
+            known=sealed is not None,
+        )
+
+
+def _record(source: Source, system: str, store: Store, run_id: str, progress: Progress) -> None:
+    with TraceRecorder(
+        store,
+        run=run_id,
+        system=system,
+        metadata=source.metadata,
+        steps=list(source.steps),
+        samples=source.samples,
+        tile=source.tile,
+    ) as recorder:
+        source.feed(recorder, progress)
+
+
+def _compare(source: Source, records: RunRecords, system: str, progress: Progress) -> None:
+    manifest = records.manifest
+    for what, there, here in (
+        ("system", manifest.system, system),
+        ("metadata", dict(manifest.metadata), dict(source.metadata)),
+        ("steps", manifest.steps, source.steps),
+        ("samples", manifest.samples, source.samples),
+    ):
+        if there != here:
+            message = (
+                f"run {records.run_id!r} is sealed, and is not this file:"
+                f" its {what} are {there!r:.200}, the file's {here!r:.200}"
+            )
+            raise ConflictError(ErrorKind.RUN_DIFFERS, message)
+    comparison = Comparison(records)
+    source.feed(comparison, progress)
+    comparison.finish()
+
+
+def _sealed(store: Store, run_id: str) -> RunRecords | None:
+    try:
+        records = RunRecords(store, run_id)
+    except NotFoundError:
+        return None
+    return records if records.seal is not None else None
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
