@@ -77,6 +77,7 @@ def field_path(place: Place, layer: str | None, name: str) -> str:
 
     Examples
     --------
+    >>> from archive_schema.models import Place
     >>> field_path(Place.TRACE, None, "score_matrix")
     'trace/score_matrix'
     >>> field_path(Place.LAYERS, "blocks.11", "output")
