@@ -104,6 +104,10 @@ class _Capture:
         self._at = base + offset
         return self._at
 
+    def tell(self) -> int:
+        """Return where the next write goes."""
+        return self._at
+
     def write(self, data: Any) -> int:
         kept = bytes(data)
         self.writes.append((self._at, kept))
@@ -189,12 +193,12 @@ def _fill(group: Any, tree: Group, layout: _Layout, placed: list[_Placed]) -> No
 
 
 def _put_attribute(owner: Any, name: str, value: Attribute, layout: _Layout) -> None:
-    if isinstance(value, (str, list)):
+    array = np.asarray(value)
+    if array.dtype.kind in "UO" or isinstance(value, list):
         texts = np.array(value, dtype=_TEXT)
         made = h5a.create(owner, name.encode(), layout.text, layout.space(texts.shape))
         made.write(texts)
         return
-    array = np.asarray(value)
     kind = layout.type(array.dtype)
     made = h5a.create(owner, name.encode(), kind, layout.space(array.shape))
     made.write(array, mtype=kind)

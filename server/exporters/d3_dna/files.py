@@ -69,7 +69,8 @@ def _metadata(log: Log) -> dict[str, Member]:
         elif name == "split" and log.writes_none:
             members["meta_split"] = None
     for field in log.inputs:
-        members[field.spec.name] = log.values(field, None)
+        name = field.spec.name
+        members[_SCHEDULE_PREFIX + name if name == SIGMA_VALUES else name] = log.values(field, None)
     for name, value in (log.schedule or {}).items():
         members[_SCHEDULE_PREFIX + name] = np.array(value)
     return members

@@ -167,9 +167,14 @@ def _schedule(
     dtypes = imported.get("dtypes", {}) if imported else {}
     return {
         key: attribute_from_json(value, dtypes.get(f"{NOISE_SCHEDULE}.{key}"))
-        for key, value in schedule.items()
+        for key, value in sorted(schedule.items(), key=_in_schedule)
         if value is not None
     }
+
+
+def _in_schedule(item: tuple[str, Any]) -> int:
+    known = ("type", "sigma_min", "sigma_max")
+    return known.index(item[0]) if item[0] in known else len(known)
 
 
 def _sequence_length(cut: Cut) -> int | None:
