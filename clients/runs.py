@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from archive_schema.errors import ErrorKind, NotFoundError
 from archive_schema.wire import steps_of
 from clients.arrays import Array, AsyncArray, SessionT
 from clients.documents import followed, opened
+from clients.download import downloaded, file_request
+from clients.progress import shown
 from clients.session import AsyncSession, Session
 from clients.slices import Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
+    from os import PathLike
 
     from archive_schema.models import RunStatus
     from archive_schema.wire import FieldDocument, RunDocument
+    from clients.download import Report
+    from clients.slicing import Pick
 
 ArrayT = TypeVar("ArrayT", Array, AsyncArray)
 ValueT = TypeVar("ValueT")
@@ -214,6 +220,49 @@ class Run(RunView[Session, Array]):
             self._document = document
             yield step
 
+    def download(
+        self,
+        path: str | PathLike[str],
+        *,
+        steps: Pick | None = None,
+        samples: Pick | None = None,
+        fields: Sequence[str] | None = None,
+        overwrite: bool = False,
+        progress: bool | Report | None = None,
+    ) -> Path:
+        """Download the run as one file, in the legacy format of its system.
+
+        A download that broke off is continued by the same call: what arrived lies in
+        ``<path>.part`` until it is complete.
+
+        Parameters
+        ----------
+        path
+            Ends in ``.h5`` or ``.npz``, which chooses the format.
+        steps, samples, fields
+            Only these.
+        overwrite
+            Replace an existing file.
+        progress
+            Whether to show a bar; by default if standard error is a terminal. Or a function
+            of the bytes that are there and those that there will be.
+
+        Raises
+        ------
+        ConflictError
+            ``output-exists``.
+        StorageError
+            When no more of it came, after the retries.
+        """
+        target = Path(path)
+        request = file_request(self.id, target, steps=steps, samples=samples, fields=fields)
+        with shown(target.name, progress=progress) as report:
+            return self._session.run(
+                downloaded(
+                    request, target, self._session.options, overwrite=overwrite, report=report
+                )
+            )
+
 
 class AsyncRun(RunView[AsyncSession, AsyncArray]):
     """A run, read on an event loop."""
@@ -232,3 +281,23 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
         ):
             self._document = document
             yield step
+
+    async def download(
+        self,
+        path: str | PathLike[str],
+        *,
+        steps: Pick | None = None,
+        samples: Pick | None = None,
+        fields: Sequence[str] | None = None,
+        overwrite: bool = False,
+        progress: bool | Report | None = None,
+    ) -> Path:
+        """Download the run as one file; see `Run.download`."""
+        target = Path(path)
+        request = file_request(self.id, target, steps=steps, samples=samples, fields=fields)
+        with shown(target.name, progress=progress) as report:
+            return await self._session.run(
+                downloaded(
+                    request, target, self._session.options, overwrite=overwrite, report=report
+                )
+            )

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
 import httpx
 
-from archive_schema.errors import StorageError
+from archive_schema.errors import ArchiveError
 from clients.exchange import Item, Pause, Reply, Transfer, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
+    from archive_schema.errors import StorageError
     from clients.exchange import Effect, ItemT, Listing, Operation, ResultT
     from clients.options import Options
 
 YieldT = TypeVar("YieldT")
-
-PIECE_NBYTES: Final = 1024 * 1024
-"""A body that goes into a file is taken in pieces of about this size."""
+Answer: TypeAlias = "Reply | Exception | None"
+"""What is sent, or thrown, into an operation."""
 
 
 class Session:
@@ -60,7 +60,7 @@ class Session:
             except StopIteration:
                 return
 
-    def _perform(self, effect: Effect) -> Reply | StorageError | None:
+    def _perform(self, effect: Effect) -> Answer:
         if isinstance(effect, Pause):
             time.sleep(effect.seconds)
             return None
@@ -72,12 +72,14 @@ class Session:
             ) as response:
                 head = _head(response)
                 if isinstance(effect, Transfer) and effect.sink.begin(head):
-                    for piece in response.iter_raw(PIECE_NBYTES):
+                    for piece in response.iter_raw():
                         effect.sink.write(piece)
                     return head
                 return replace(head, body=response.read())
         except httpx.RequestError as error:
             return _failure(url, error)
+        except (ArchiveError, OSError) as error:  # of the sink
+            return error
 
 
 class AsyncSession:
@@ -116,7 +118,7 @@ class AsyncSession:
             except StopIteration:
                 return
 
-    async def _perform(self, effect: Effect) -> Reply | StorageError | None:
+    async def _perform(self, effect: Effect) -> Answer:
         if isinstance(effect, Pause):
             await anyio.sleep(effect.seconds)
             return None
@@ -128,12 +130,14 @@ class AsyncSession:
             ) as response:
                 head = _head(response)
                 if isinstance(effect, Transfer) and effect.sink.begin(head):
-                    async for piece in response.aiter_raw(PIECE_NBYTES):
+                    async for piece in response.aiter_raw():
                         effect.sink.write(piece)
                     return head
                 return replace(head, body=await response.aread())
         except httpx.RequestError as error:
             return _failure(url, error)
+        except (ArchiveError, OSError) as error:  # of the sink
+            return error
 
 
 def _timeout(options: Options) -> httpx.Timeout:
@@ -141,9 +145,9 @@ def _timeout(options: Options) -> httpx.Timeout:
     return httpx.Timeout(options.timeout_s, pool=None)
 
 
-def _resume(operation: Generator[YieldT, Any, Any], answer: Reply | StorageError | None) -> YieldT:
+def _resume(operation: Generator[YieldT, Any, Any], answer: Answer) -> YieldT:
     # Not inside a coroutine of its own: a StopIteration that leaves one becomes a RuntimeError.
-    if isinstance(answer, StorageError):
+    if isinstance(answer, Exception):
         return operation.throw(answer)
     return operation.send(answer)
 
