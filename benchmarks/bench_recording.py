@@ -145,7 +145,7 @@ def _copy() -> None:
 def _raw(folder: Path) -> None:
     with (folder / "raw").open("wb") as file:
         for _, _, values in _fields():
-            file.write(values)
+            file.write(values.data)
 
 
 def _tensorstore(folder: Path) -> None:
