@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BlockKey: TypeAlias = tuple[str, str, int]
-"""Uid of the run, key of the tile, number of the block."""
+BlockKey: TypeAlias = tuple[tuple[str, str, str], int, int, int]
+"""`FieldView.identity`, step, tile, and number of the block in the tile."""
 
 _LARGEST_PART: Final = 16
 

@@ -7,8 +7,7 @@ at the end of a tile: the commit told where each block ends.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from archive_schema.codecs import decode_block
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError, StorageError
@@ -29,27 +28,25 @@ READS_IN_FLIGHT: Final = 32
 """Ranges asked for at once where each takes a round trip."""
 
 
-@dataclass(frozen=True, slots=True)
-class TileRead:
-    """Some blocks of one tile."""
+class TileRead(NamedTuple):
+    """Some blocks of one tile, by rising number."""
+
+    step: int
+    tile: int
+    blocks: Sequence[int]
+
+
+class _Range(NamedTuple):
+    """Bytes ``[start, stop)`` of a tile, which hold *blocks* back to back."""
 
     step: int
     tile: int
     key: str
     entry: TileEntry
-    blocks: tuple[int, ...]
-    """Numbers of the blocks, rising."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """Bytes ``[start, stop)`` of a tile, which hold *blocks* back to back."""
-
-    at: int
-    """Position in the list of reads."""
     start: int
     stop: int
     blocks: list[int]
+    into: dict[int, NDArray[Any]]
 
 
 class BlockReader:
@@ -85,52 +82,54 @@ class BlockReader:
         FormatError
             ``tile-lost`` or ``tile-damaged``, naming the object and what it holds.
         """
-        uid = field.run.manifest.uid
         results: list[dict[int, NDArray[Any]]] = []
         ranges: list[_Range] = []
-        for at, read in enumerate(reads):
-            held = {
-                block: values
-                for block in read.blocks
-                if (values := self.cache.get((uid, read.key, block))) is not None
-            }
-            results.append(held)
-            if len(held) < len(read.blocks):
-                missing = (block for block in read.blocks if block not in held)
-                ranges += [_Range(at, *found) for found in adjacent(missing, read.entry.ends)]
+        for step, tile, blocks in reads:
+            found: dict[int, NDArray[Any]] = {}
+            missing = []
+            for block in blocks:
+                values = self.cache.get((field.identity, step, tile, block))
+                if values is None:
+                    missing.append(block)
+                else:
+                    found[block] = values
+            results.append(found)
+            entry = field.ledger.tile(step, tile) if missing else None
+            if entry is not None:
+                key = field.tile_key(step, tile)
+                ranges += [
+                    _Range(step, tile, key, entry, *one, found)
+                    for one in adjacent(missing, entry.ends)
+                ]
         if self._pool is None or len(ranges) < 2:  # noqa: PLR2004  one range needs no thread
             for one in ranges:
-                data = self._fetch(field, one, reads[one.at])
-                results[one.at] |= self._decode(field, one, reads[one.at], data)
+                self._decode(field, one, self._fetch(field, one))
             return results
-        fetched = self._pool.map(lambda one: self._fetch(field, one, reads[one.at]), ranges)
+        fetched = self._pool.map(lambda one: self._fetch(field, one), ranges)
         for one, data in zip(ranges, fetched, strict=True):
-            results[one.at] |= self._decode(field, one, reads[one.at], data)
+            self._decode(field, one, data)
         return results
 
-    def _fetch(self, field: FieldView, one: _Range, read: TileRead) -> bytes:
+    def _fetch(self, field: FieldView, one: _Range) -> bytes:
         try:
-            data = self.store.read_range(read.key, one.start, one.stop)
+            data = self.store.read_range(one.key, one.start, one.stop)
+            length = one.start + len(data)
         except NotFoundError as error:
-            name = field.tile_name(read.step, read.tile)
-            message = f"the object of {name} is lost: {self.store.url}/{read.key}"
-            raise FormatError(ErrorKind.TILE_LOST, message) from error
-        except StorageError as error:
+            raise self._lost(field, one) from error
+        except StorageError:
             # Some stores refuse a range that begins behind the end of the object.
-            size = self.store.size(read.key)
-            if size >= one.stop:
+            try:
+                length = self.store.size(one.key)
+            except NotFoundError as error:
+                raise self._lost(field, one) from error
+            if length >= one.stop:
                 raise
-            raise self._damaged(field, read, f"it is cut short at {size} bytes") from error
-        if len(data) != one.stop - one.start:
-            reason = f"it is cut short at {one.start + len(data)} bytes"
-            raise self._damaged(field, read, reason)
+        if length < one.stop:
+            raise self._damaged(field, one, f"it is cut short at {length} bytes")
         return data
 
-    def _decode(
-        self, field: FieldView, one: _Range, read: TileRead, data: bytes
-    ) -> dict[int, NDArray[Any]]:
-        decoded: dict[int, NDArray[Any]] = {}
-        ends, spec, uid = read.entry.ends, field.spec, field.run.manifest.uid
+    def _decode(self, field: FieldView, one: _Range, data: bytes) -> None:
+        spec, ends, shape = field.spec, one.entry.ends, one.entry.block
         whole = memoryview(data)
         for block in one.blocks:
             start = ends[block - 1] if block else 0
@@ -139,16 +138,20 @@ class BlockReader:
                 # Raw values are a view: a cached block must not hold its neighbours' bytes.
                 part = memoryview(bytes(part))
             try:
-                values = decode_block(part, spec.codec, spec.stored_dtype, read.entry.block)
+                values = decode_block(part, spec.codec, spec.stored_dtype, shape)
             except (FormatError, RuntimeError, ValueError) as error:
-                raise self._damaged(field, read, f"block {block}: {error}") from error
-            decoded[block] = values
-            self.cache.put((uid, read.key, block), values)
-        return decoded
+                raise self._damaged(field, one, f"block {block}: {error}") from error
+            one.into[block] = values
+            self.cache.put((field.identity, one.step, one.tile, block), values)
 
-    def _damaged(self, field: FieldView, read: TileRead, reason: str) -> FormatError:
+    def _lost(self, field: FieldView, one: _Range) -> FormatError:
+        name = field.tile_name(one.step, one.tile)
+        message = f"the object of {name} is lost: {self.store.url}/{one.key}"
+        return FormatError(ErrorKind.TILE_LOST, message)
+
+    def _damaged(self, field: FieldView, one: _Range, reason: str) -> FormatError:
         message = (
-            f"the object of {field.tile_name(read.step, read.tile)} is damaged: {reason};"
-            f" expected {read.entry.nbytes} bytes as committed: {self.store.url}/{read.key}"
+            f"the object of {field.tile_name(one.step, one.tile)} is damaged: {reason};"
+            f" expected {one.entry.nbytes} bytes as committed: {self.store.url}/{one.key}"
         )
         return FormatError(ErrorKind.TILE_DAMAGED, message)

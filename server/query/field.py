@@ -13,7 +13,6 @@ from archive_schema.layout import field_path, step_position, tile_extent, tile_k
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
-from server.query.fetch import TileRead
 from server.query.plan import Grid, axis_parts
 from server.query.slice import Slice
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from archive_schema.ledger import FieldLedger
     from archive_schema.selection import Selector, Taken
+    from server.query.fetch import TileRead
     from server.query.run import RunView
 
 
@@ -35,6 +35,8 @@ class FieldView:
         self.ledger = ledger
         self.spec = ledger.spec
         self.path = field_path(*self.spec.address)
+        self.identity = (run.manifest.uid, run.zarr, self.path)
+        """Tells the stored values from those of any other field, also of a run before this."""
         self.dims = self.spec.dims
         self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
         self._grids: dict[tuple[tuple[int, ...], tuple[int, ...]], Grid] = {}
@@ -111,11 +113,8 @@ class FieldView:
             mask=mask,
         )
 
-    def tile_read(self, step: int, tile: int, blocks: tuple[int, ...]) -> TileRead | None:
-        """Return the read of *blocks* of one tile, or None if it is not recorded."""
-        entry = self.ledger.tile(step, tile)
-        if entry is None:
-            return None
+    def tile_key(self, step: int, tile: int) -> str:
+        """Return the key of the object that holds a tile."""
         run, spec = self.run, self.spec
         position: int | None = step
         if spec.place.stepped and not spec.ragged:
@@ -123,8 +122,7 @@ class FieldView:
         if position is None:
             message = f"{self._named}: step {step} is committed, but has no place in the array"
             raise FormatError(ErrorKind.RECORD_DAMAGED, message)
-        key = tile_key(run.manifest.id, spec, position, tile, run.zarr)
-        return TileRead(step, tile, key, entry, blocks)
+        return tile_key(run.manifest.id, spec, position, tile, run.zarr)
 
     def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the decoded blocks of each read; errors as `BlockReader.read`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "slice | NDArray[np.intp]"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The consecutive entries ``[start, stop)`` of a selection that lie in one block."""
 
     block: int
@@ -49,8 +48,7 @@ class Part:
         return int(self.source.max()) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """What one block gives to a result."""
 
     block: int
@@ -82,14 +80,13 @@ class Grid:
         axes = [axis_parts(one, extent) for one, extent in zip(taken, self.block, strict=True)]
         tiles: dict[int, list[Cell]] = {}
         for parts in product(*axes):
-            number = sum(
-                part.block * stride for part, stride in zip(parts, self.strides, strict=True)
-            )
-            tile = 0
+            number = tile = 0
+            for part, stride in zip(parts, self.strides, strict=True):
+                number += part.block * stride
             if self.blocks_in_tile:
                 tile, number = divmod(number, self.blocks_in_tile * self.strides[0])
-            source = tuple(part.source for part in parts)
-            target = tuple(slice(part.start, part.stop) for part in parts)
+            source = tuple([part.source for part in parts])
+            target = tuple([slice(part.start, part.stop) for part in parts])
             tiles.setdefault(tile, []).append(Cell(number, source, target))
         return tiles
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from archive_schema.dtypes import to_given
 from archive_schema.selection import length_of
+from server.query.fetch import TileRead
 from server.query.plan import axis_parts, pick
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archive_schema.selection import Taken
-    from server.query.fetch import TileRead
     from server.query.field import FieldView
-    from server.query.plan import Cell, Grid
+    from server.query.plan import Grid
 
 PIECE_NBYTES: Final = 1 << 20
 
@@ -212,22 +212,19 @@ class Slice:
         if not values.size:
             return values
         cells = self._grid.cells(within)
-        reads: list[TileRead] = []
-        places: list[tuple[int, list[Cell]]] = []
-        for row, step in enumerate(numbers):
-            for tile, members in cells.items():
-                blocks = tuple(sorted({cell.block for cell in members}))
-                read = field.tile_read(step, tile, blocks)
-                if read is not None:
-                    reads.append(read)
-                    places.append((row, members))
-        for (row, members), blocks_read in zip(places, field.read(reads), strict=True):
-            for cell in members:
-                block = blocks_read.get(cell.block)
-                if block is not None:
-                    picked = to_given(pick(block, cell.source), field.spec)
-                    target: tuple[Any, ...] = (row, *cell.target)
-                    values[target] = picked
+        blocks = {tile: sorted({cell.block for cell in cells[tile]}) for tile in cells}
+        found = iter(
+            field.read([TileRead(n, tile, blocks[tile]) for n in numbers for tile in cells])
+        )
+        for row in range(len(numbers)):
+            for members in cells.values():
+                decoded = next(found)
+                for cell in members:
+                    block = decoded.get(cell.block)
+                    if block is not None:
+                        # A row of a 1-D array would be a number, which cannot be written to.
+                        target: tuple[Any, ...] = (row, *cell.target)
+                        values[target] = to_given(pick(block, cell.source), field.spec)
         if mask is not None:
             absent = ~(mask if field.spec.sampled else mask[:, 0])
             values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
