@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from archive_schema.store import Store
 
 CACHE_NBYTES: Final = 256 << 20
-MOST_RUNS: Final = 1024
+MOST_RUNS: Final = 256
 """Runs whose records are kept in memory."""
 CONFIRM_S: Final = 1.0
 """How long a sealed run is believed to be there still, and to be the same."""
@@ -136,10 +136,16 @@ class _Run:
 
     def view(self) -> RunView:
         """Return the run as it is now; the same object as long as nothing was committed."""
-        with self._lock:
+        view = self._view
+        # Whoever reads a sealed run need not wait while another confirms that it is there.
+        if not self._lock.acquire(blocking=view is None or not view.sealed) and view is not None:
+            return view
+        try:
             if self._look() or self._view is None:
                 self._view = RunView(self._archive, self._load(), self.status, self._lock)
             return self._view
+        finally:
+            self._lock.release()
 
     def status(self) -> RunStatus:
         """Return what the writers' last words say."""

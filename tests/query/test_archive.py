@@ -14,11 +14,13 @@ from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.layout import commits_prefix, run_prefix
 from archive_schema.models import Heartbeat, Place, RunStatus, StepColumn
 from archive_schema.records import put_heartbeat
+from archive_schema.store import LocalStore
 from server.query import Archive
 from tests.query.builder import NOW, Builder, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from archive_schema.store import Store
 
@@ -80,10 +82,10 @@ def test_sealing_is_seen_and_changes_nothing_else(store: Store, archive: Archive
 @pytest.mark.parametrize("sealed", [False, True], ids=["live", "sealed"])
 def test_a_run_that_takes_the_place_of_another_is_noticed(
     store: Store,
-    archive: Archive,
     sealed: bool,  # noqa: FBT001
 ) -> None:
     """Blocks of the run before it are still in memory, under the same keys."""
+    archive = Archive(store, refresh_s=0)
     run = started_run(store)
     if sealed:
         run.seal()
@@ -164,8 +166,9 @@ def test_unknown_runs_fields_and_layers_are_named(store: Store, archive: Archive
     assert invalid.value.kind is ErrorKind.INVALID_NAME
 
 
-def test_the_status_follows_the_writers_last_word(store: Store, archive: Archive) -> None:
+def test_the_status_follows_the_writers_last_word(store: Store) -> None:
     """A run whose writer failed is incomplete until another writer resumes it."""
+    archive = Archive(store, refresh_s=0)
     started_run(store)
     put_heartbeat(store, "run", Heartbeat(writer="main", epoch=0, time=NOW))
     assert archive.run("run").status is RunStatus.RECORDING
@@ -304,3 +307,50 @@ def test_many_threads_read_what_one_thread_reads(store: Store) -> None:
 
         assert errors == []
         assert archive.run("run").steps == tuple(range(60))
+
+
+class CountingStore(LocalStore):
+    """A folder that remembers what was read, but for looks at whether the run is there."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: list[tuple[str, int, int]] = []
+
+    def read(self, key: str) -> bytes:
+        """Return a whole object."""
+        if not key.endswith("run.json"):
+            self.asked.append((key, 0, -1))
+        return super().read(key)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes ``[start, stop)``."""
+        self.asked.append((key, start, stop))
+        return super().read_range(key, start, stop)
+
+
+def test_samples_of_one_block_cost_one_range(tmp_path: Path) -> None:
+    """On S3 each range is a round trip; neither metadata nor a shard index may add another."""
+    store = CountingStore(tmp_path)
+    run = started_run(store).seal()
+    archive = Archive(store)
+    field = archive.run("run").field("x")
+    entry = field.ledger.tile(0)
+    assert entry is not None
+    key = run.key("trace/x", 0)
+    for samples, start, stop in (
+        (slice(0, 4), 0, entry.ends[0]),
+        (slice(6, 7), entry.ends[0], entry.ends[1]),
+        (slice(3, 7), 0, entry.ends[1]),
+    ):
+        fresh = Archive(store)
+        fresh.run("run")
+        store.asked.clear()
+
+        chosen = fresh.run("run").field("x").select({"step": 0, "sample": samples})
+        assert store.asked == []
+        chosen.array()
+        assert store.asked == [(key, start, stop)]
+        assert chosen.read_nbytes == stop - start
+        fresh.run("run").field("x").select({"step": 0, "sample": samples}).array()
+
+        assert len(store.asked) == 1

@@ -32,13 +32,14 @@ def recorded_run(store: Store, codec: Codec = CODECS[0]) -> Builder:
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_a_flipped_bit_is_found_wherever_values_come_from_it(
-    store: Store, archive: Archive, codec: Codec
+    folder_store: Store, codec: Codec
 ) -> None:
     """Any byte of a block can rot. The shard index is not read, so it cannot mislead."""
+    store = folder_store
     run = recorded_run(store, codec)
     key = run.key("trace/x", 1, 1)
     sound = store.read(key)
-    ends = archive.run("run").field("x").ledger.tile(1, 1)
+    ends = Archive(store).run("run").field("x").ledger.tile(1, 1)
     assert ends is not None
     blocks_nbytes = ends.ends[-1]
     assert len(sound) == blocks_nbytes + index_nbytes(2)
