@@ -83,7 +83,8 @@ def cut_run(
     positions = range(taken, taken + 1) if isinstance(taken, int) else taken
     asked = take_steps(ALL if steps is None else steps, run.steps)
     numbers = (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
-    steps_of = {field.path: _recorded(field, numbers, positions) for field in chosen}
+    # At all steps, so that it does not depend on those asked for which of them are complete.
+    steps_of = {field.path: _recorded(field, run.steps, positions) for field in chosen}
     stepped = [field for field in chosen if field.spec.place.stepped]
     kept = tuple(n for n in numbers if _complete(run, stepped, steps_of, n))
     lacking = sorted(set(numbers) - set(kept))

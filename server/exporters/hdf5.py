@@ -199,6 +199,7 @@ def _put_attribute(owner: Any, name: str, value: Attribute, layout: _Layout) -> 
         made = h5a.create(owner, name.encode(), layout.text, layout.space(texts.shape))
         made.write(texts)
         return
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     kind = layout.type(array.dtype)
     made = h5a.create(owner, name.encode(), kind, layout.space(array.shape))
     made.write(array, mtype=kind)

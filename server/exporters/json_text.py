@@ -72,7 +72,7 @@ class JsonArray:
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)`` of the text, a few rows at a time."""
-        if not self._shape or 0 in self._shape:
+        if not self.values.shape or 0 in self._shape:
             text = _nested(self._items(self.values.array().reshape(self._shape)))
             yield text.tobytes()[start:stop]
             return
@@ -132,7 +132,7 @@ def _nested(items: NDArray[np.uint8]) -> NDArray[np.uint8]:
         cells[..., :-1] = items
         joined = np.empty((*lead, 1 + count * (width + 1)), np.uint8)
         joined[..., 0] = ord("[")
-        joined[..., 1:] = cells.reshape(*lead, -1)
+        joined[..., 1:] = cells.reshape(*lead, count * (width + 1))
         joined[..., -1] = ord("]")
         items = joined
     return items

@@ -1,7 +1,7 @@
 """The values of one field as the bytes of a file: little-endian, C order, read lazily.
 
-A byte range becomes boxes of the array: along the first axis whose entries are small
-enough, runs of entries; along the axes before it, one position after another.
+A byte range becomes boxes of the array: runs of whole entries of the first axis, and where
+it begins or ends within a long entry, the same along the next axis.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from archive_schema.selection import Selector
     from server.query.field import FieldView
+
+_SHORT_NBYTES: Final = 32 << 10
+"""An entry up to this is read whole, whatever part of it is wanted: blocks are not shorter."""
 
 Positions: TypeAlias = "range | tuple[int, ...]"
 
@@ -95,20 +98,10 @@ class Values:
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)`` of the array in C order."""
-        axis, entry = self._cut_axis()
-        length = len(self._kept[axis][1]) if self._kept else 1
-        run = max(1, CHUNK_NBYTES // entry) if entry else 1
-        first, last = start // entry, -(-stop // entry)
-        while first < last:
-            outer, begin = divmod(first, length)
-            count = min(run, length - begin, last - first)
-            data = self._box(axis, outer, begin, begin + count).tobytes()
-            low = max(start - first * entry, 0)
-            high = min(stop - first * entry, len(data))
-            # A single entry may be above the chunk: it was decoded at once, and is cut here.
-            for at in range(low, high, CHUNK_NBYTES):
-                yield data[at : min(at + CHUNK_NBYTES, high)]
-            first += count
+        if self._kept:
+            yield from self._cover(0, {}, start, stop)
+        elif start < stop:
+            yield self.array().tobytes()[start:stop]
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Return entries ``[start, stop)`` of the first axis.
@@ -119,11 +112,12 @@ class Values:
         """
         if start >= stop:
             return np.empty((0, *self.shape[1:]), self.dtype)
-        return self._box(0, 0, start, stop).reshape(stop - start, *self.shape[1:])
+        dim, taken = self._kept[0]
+        return self._box({dim: _selector(taken[start:stop])})
 
     def array(self) -> NDArray[Any]:
         """Return everything; for small fields."""
-        return self._convert(self.field.select(self._selectors({})).array()).reshape(self.shape)
+        return self._box({})
 
     def whole_tiles(self) -> list[int] | None:
         """Return the tiles that the samples are made of, or None if they are no whole tiles.
@@ -169,24 +163,33 @@ class Values:
     def _sample_positions(self) -> Positions:
         return range(self.field.run.samples) if self._samples is None else self._samples
 
-    def _cut_axis(self) -> tuple[int, int]:
-        """Return the first axis whose entries fit a chunk, and their length in bytes."""
-        entry = self.nbytes
-        for axis, (_, taken) in enumerate(self._kept):
-            entry = entry // len(taken) if len(taken) else 0
-            if entry <= CHUNK_NBYTES or axis == len(self._kept) - 1:
-                return axis, entry
-        return 0, entry
+    def _cover(self, axis: int, cut: dict[str, Selector], start: int, stop: int) -> Iterator[bytes]:
+        """Yield bytes ``[start, stop)`` of what *cut* leaves, whose first axis is *axis*.
 
-    def _box(self, axis: int, outer: int, start: int, stop: int) -> NDArray[Any]:
-        """Read entries ``[start, stop)`` of *axis* at the flat position *outer* of those before."""
-        cut: dict[str, Selector] = {}
-        for dim, taken in reversed(self._kept[:axis]):
-            outer, at = divmod(outer, len(taken))
-            cut[dim] = taken[at]
-        if self._kept:
-            dim, taken = self._kept[axis]
-            cut[dim] = _selector(taken[start:stop])
+        Whole entries of the axis are read in runs. A long entry of which only a part is
+        wanted, or which is above the chunk, is read along the next axis.
+        """
+        dim, taken = self._kept[axis]
+        entry = self.dtype.itemsize * math.prod(self.shape[axis + 1 :])
+        deeper = axis + 1 < len(self._kept) and entry > _SHORT_NBYTES
+        while start < stop:
+            at, skipped = divmod(start, entry)
+            end = min(stop, (at + 1) * entry)
+            if deeper and (end - start < entry or entry > CHUNK_NBYTES):
+                inner = cut | {dim: taken[at]}
+                yield from self._cover(axis + 1, inner, skipped, end - at * entry)
+                start = end
+                continue
+            whole = stop // entry if deeper else -(-stop // entry)
+            last = min(whole, at + max(1, CHUNK_NBYTES // entry))
+            data = self._box(cut | {dim: _selector(taken[at:last])}).tobytes()
+            end = min(stop, last * entry)
+            # A value above the chunk was decoded at once, and is cut here.
+            for begin in range(skipped, end - at * entry, CHUNK_NBYTES):
+                yield data[begin : min(begin + CHUNK_NBYTES, end - at * entry)]
+            start = end
+
+    def _box(self, cut: dict[str, Selector]) -> NDArray[Any]:
         return self._convert(self.field.select(self._selectors(cut)).array())
 
     def _selectors(self, cut: dict[str, Selector]) -> dict[str, Selector]:
