@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from numpy.typing import NDArray
 
 from clients.session import AsyncSession, Session
-from clients.slices import read, reduced
+from clients.slices import MaskedArray, Top, largest, masked, read, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,6 +133,11 @@ class ArrayView(Generic[SessionT]):
         """Numbers of the steps that are taken; none for inputs and outputs."""
         return self._selection.steps()
 
+    @property
+    def source(self) -> tuple[Source, Selection]:
+        """The field, and what is taken of it."""
+        return self._source, self._selection
+
     def select(self, **picks: Pick) -> Self:
         """Return a lazy array of what *picks* take, by name of a dimension.
 
@@ -165,6 +170,12 @@ class ArrayView(Generic[SessionT]):
     def _read(self) -> Operation[NDArray[Any]]:
         return read(self._source, self._selection, self._session.options)
 
+    def _masked(self) -> Operation[MaskedArray]:
+        return masked(self._source, self._selection, self._session.options)
+
+    def _largest(self, k: int, threshold: float | None) -> Operation[Top]:
+        return largest(self._source, self._selection, self._session.options, k, threshold)
+
     def _reduced(self, op: str, over: str | Sequence[str] | None) -> Operation[NDArray[Any]]:
         return reduced(self._source, self._selection, self._session.options, op, over)
 
@@ -181,6 +192,20 @@ class Array(ArrayView[Session], Reductions[NDArray[Any]]):
             ``not-recorded`` where part of it was not recorded.
         """
         return self._session.run(self._read())
+
+    def masked(self) -> MaskedArray:
+        """Fetch what is recorded, and mask what is not: for a run that is being recorded."""
+        return self._session.run(self._masked())
+
+    def top(self, k: int, threshold: float | None = None) -> Top:
+        """Find the *k* largest values of a matrix, such as one attention map, on the server.
+
+        Parameters
+        ----------
+        threshold
+            Leave out what is below it.
+        """
+        return self._session.run(self._largest(k, threshold))
 
     def __getitem__(self, key: Key) -> NDArray[Any]:
         return self._indexed(key).read()
@@ -213,6 +238,14 @@ class AsyncArray(ArrayView[AsyncSession], Reductions[Awaitable[NDArray[Any]]]):
     async def read(self) -> NDArray[Any]:
         """Fetch all values; errors as `Array.read`."""
         return await self._session.run(self._read())
+
+    async def masked(self) -> MaskedArray:
+        """Fetch what is recorded, and mask what is not."""
+        return await self._session.run(self._masked())
+
+    async def top(self, k: int, threshold: float | None = None) -> Top:
+        """Find the *k* largest values of a matrix on the server."""
+        return await self._session.run(self._largest(k, threshold))
 
     def __getitem__(self, key: Key) -> Awaitable[NDArray[Any]]:
         return self._indexed(key).read()

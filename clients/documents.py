@@ -81,7 +81,7 @@ def followed(
     RunDocument, int
         The run as it is then, and a step number.
     """
-    tag = None
+    tag, live = None, RunStatus.RECORDING
     while True:
         request = Request(
             f"{run_path(run_id)}/changes",
@@ -92,12 +92,12 @@ def followed(
         changes, tag = yield from fetched(
             request, options.retry, partial(_changes, tag), accept=_NEW_OR_NOT
         )
-        if changes is not None:
+        if changes is not None and (changes.version != since or changes.status is not live):
             since = changes.version
             document = yield from opened(run_id, options)
             for step in steps_of(changes.steps):
                 yield Item((document, step))
-            if changes.status is not RunStatus.RECORDING:
+            if changes.status is not live:
                 return
         yield Pause(poll_s)
 

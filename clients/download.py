@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 Report: TypeAlias = "Callable[[int, int], None]"
 """Told how many bytes there are, and how many there will be."""
 
-FORMATS: Final = {".h5": "h5", ".hdf5": "h5", ".npz": "npz"}
-"""The format of a file by its ending."""
-
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+)")
 
 
@@ -48,30 +45,30 @@ def file_request(
     run_id: str,
     target: Path,
     *,
-    steps: Pick | None = None,
-    samples: Pick | None = None,
-    fields: Sequence[str] | None = None,
+    format: str | None,  # noqa: A002  the word of the API
+    steps: Pick | None,
+    samples: Pick | None,
+    fields: Sequence[str] | None,
 ) -> Request:
-    """Return the request for a run as one file, whose format is that of *target*'s ending.
+    """Return the request for a run as one file; its format is by default *target*'s ending.
 
     Raises
     ------
     InvalidInputError
-        ``format-not-acceptable`` for another ending.
+        ``format-not-acceptable`` for a name without an ending.
     """
-    kind = FORMATS.get(target.suffix.lower())
-    if kind is None:
-        message = f"expected a file that ends in {', '.join(FORMATS)}; got {target.name!r}"
+    ending = target.suffix.lower().removeprefix(".")
+    name = format or {"hdf5": "h5"}.get(ending, ending)
+    if not name:
+        message = f"expected a name with an ending such as .h5 or .npz, got {target.name!r}"
         raise invalid(ErrorKind.FORMAT_NOT_ACCEPTABLE, message)
-    picks = {"steps": steps, "samples": samples}
-    params = [
-        (name, selector_text(selector_of(pick, name)))
-        for name, pick in picks.items()
-        if pick is not None
-    ]
+    params = [("format", name)]
+    for axis, pick in (("steps", steps), ("samples", samples)):
+        if pick is not None:
+            params.append((axis, selector_text(selector_of(pick, axis))))
     if fields is not None:
         params.append(("fields", ",".join(fields)))
-    return Request(f"{run_path(run_id)}.{kind}", params=tuple(params))
+    return Request(f"{run_path(run_id)}/export", params=tuple(params))
 
 
 def downloaded(

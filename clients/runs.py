@@ -12,6 +12,7 @@ from clients.arrays import Array, AsyncArray, SessionT
 from clients.documents import followed, opened
 from clients.download import downloaded, file_request
 from clients.progress import shown
+from clients.queries import queried
 from clients.session import AsyncSession, Session
 from clients.slices import Source
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
     from os import PathLike
+
+    from numpy.typing import NDArray
 
     from archive_schema.models import RunStatus
     from archive_schema.wire import FieldDocument, RunDocument
@@ -183,9 +186,7 @@ class RunView(Generic[SessionT, ArrayT]):
 
     def _named(self, what: str, documents: Iterable[FieldDocument]) -> Named[ArrayT]:
         arrays = {
-            document.name: self._array(
-                self._session, Source(self.id, document, steps_of(document.steps))
-            )
+            document.name: self._array(self._session, Source(self._document, document))
             for document in documents
         }
         return Named(ErrorKind.FIELD_NOT_FOUND, what, arrays)
@@ -200,6 +201,14 @@ class Run(RunView[Session, Array]):
         """Fetch the run's document anew; return the run itself."""
         self._document = self._session.run(opened(self.id, self._session.options))
         return self
+
+    def query(self, arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+        """Fetch several arrays of this run in one request: ``{"a": run["x"].select(step=3)}``.
+
+        More than 256 of them, or more bytes than a request may be for, take several.
+        """
+        wanted = {name: array.source for name, array in arrays.items()}
+        return self._session.run(queried(self.id, wanted, self._session.options))
 
     def follow(self, *, poll_s: float = 1.0, since: str | None = None) -> Iterator[int]:
         """Yield the number of each step with something new, until the run is over.
@@ -224,13 +233,14 @@ class Run(RunView[Session, Array]):
         self,
         path: str | PathLike[str],
         *,
+        format: str | None = None,  # noqa: A002  the word of the API
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
         overwrite: bool = False,
         progress: bool | Report | None = None,
     ) -> Path:
-        """Download the run as one file, in the legacy format of its system.
+        """Download the run as one file, in a format of its system.
 
         A download that broke off is continued by the same call: what arrived lies in
         ``<path>.part`` until it is complete.
@@ -238,7 +248,9 @@ class Run(RunView[Session, Array]):
         Parameters
         ----------
         path
-            Ends in ``.h5`` or ``.npz``, which chooses the format.
+            Where the file goes.
+        format
+            Name of a format of the run's system; by default what *path* ends in: ``.h5``.
         steps, samples, fields
             Only these.
         overwrite
@@ -255,7 +267,9 @@ class Run(RunView[Session, Array]):
             When no more of it came, after the retries.
         """
         target = Path(path)
-        request = file_request(self.id, target, steps=steps, samples=samples, fields=fields)
+        request = file_request(
+            self.id, target, format=format, steps=steps, samples=samples, fields=fields
+        )
         with shown(target.name, progress=progress) as report:
             return self._session.run(
                 downloaded(
@@ -274,6 +288,11 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
         self._document = await self._session.run(opened(self.id, self._session.options))
         return self
 
+    async def query(self, arrays: Mapping[str, AsyncArray]) -> dict[str, NDArray[Any]]:
+        """Fetch several arrays of this run in one request; see `Run.query`."""
+        wanted = {name: array.source for name, array in arrays.items()}
+        return await self._session.run(queried(self.id, wanted, self._session.options))
+
     async def follow(self, *, poll_s: float = 1.0, since: str | None = None) -> AsyncIterator[int]:
         """Yield the number of each step with something new; see `Run.follow`."""
         async for document, step in self._session.iterate(
@@ -286,6 +305,7 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
         self,
         path: str | PathLike[str],
         *,
+        format: str | None = None,  # noqa: A002  the word of the API
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
@@ -294,7 +314,9 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
     ) -> Path:
         """Download the run as one file; see `Run.download`."""
         target = Path(path)
-        request = file_request(self.id, target, steps=steps, samples=samples, fields=fields)
+        request = file_request(
+            self.id, target, format=format, steps=steps, samples=samples, fields=fields
+        )
         with shown(target.name, progress=progress) as report:
             return await self._session.run(
                 downloaded(

@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
 
-from archive_schema.errors import ErrorKind, FormatError
-from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER
-from clients.exchange import Reply, Request, changed, unreachable
+from archive_schema.errors import ErrorKind, FormatError, invalid
+from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, steps_of
+from clients.documents import run_path
+from clients.exchange import Request, changed
+from clients.payload import Expected, Given, npz_members
 from clients.retry import fetched
-from clients.slicing import Selection
+from clients.slicing import STEP, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from archive_schema.wire import FieldDocument
-    from clients.exchange import Operation
+    from archive_schema.wire import FieldDocument, RunDocument
+    from clients.exchange import Operation, Reply
     from clients.options import Options
 
-REDUCTIONS: Final = ("mean", "std", "min", "max", "sum", "l2", "entropy")
+MaskedArray: TypeAlias = "np.ma.MaskedArray[Any, np.dtype[Any]]"
+
+SAMPLE: Final = "sample"
 
 
 @dataclass(frozen=True)
 class Source:
     """A field as a run's document describes it."""
 
-    run_id: str
+    run: RunDocument
     document: FieldDocument
-    steps: tuple[int, ...]
 
     @cached_property
     def path(self) -> str:
         """Path of the field's slices, relative to the base URL."""
         place, layer, name = self.document.place, self.document.layer, self.document.name
         where = "fields" if place == "trace" else place
-        parts = ("runs", self.run_id, where, *(() if layer is None else (layer,)), name)
-        return "/".join(quote(part, safe="") for part in parts)
+        parts = (where, *(() if layer is None else (layer,)), name)
+        return "/".join((run_path(self.run.id), *(quote(part, safe="") for part in parts)))
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -52,7 +54,9 @@ class Source:
     @cached_property
     def whole(self) -> Selection:
         """All of the field."""
-        return Selection.whole(self.document.dims, self.document.shape, self.steps)
+        return Selection.whole(
+            self.document.dims, self.document.shape, steps_of(self.document.steps)
+        )
 
 
 class Top(NamedTuple):
@@ -72,13 +76,31 @@ def read(source: Source, selection: Selection, options: Options) -> Operation[ND
     NDArray, shape and dims of *selection*, dtype of the field
         C order; an array of its own, also for a single value.
     """
-    most = max(1, options.max_request_bytes // max(1, source.dtype.itemsize))
     if selection.size is None:
         return (yield from _part(source, selection, options))
     values = np.empty([length or 0 for length in selection.shape], source.dtype)
-    if values.size:
-        for part, place in selection.parts(most):
-            values[place] = yield from _part(source, part, options)
+    for part, place in selection.parts(most_values(source, options)):
+        values[place] = yield from _part(source, part, options)
+    return values
+
+
+def masked(source: Source, selection: Selection, options: Options) -> Operation[MaskedArray]:
+    """Fetch *selection* where it is recorded, and say where it is not.
+
+    Returns
+    -------
+    MaskedArray, shape and dims of *selection*, dtype of the field
+        Masked where nothing is recorded.
+    """
+    if selection.size is None:
+        message = f"field {source.document.name!r} changes its shape; select one step"
+        raise invalid(ErrorKind.INVALID_SELECTION, message)
+    nothing = np.zeros([length or 0 for length in selection.shape], source.dtype)
+    values: MaskedArray = np.ma.MaskedArray(nothing, mask=True)
+    for part, place in selection.parts(most_values(source, options)):
+        request = slice_request(source, part, "npz", missing="mask")
+        decode = partial(_masked, source, part)
+        values[place] = yield from fetched(request, options.retry, decode)
     return values
 
 
@@ -91,66 +113,68 @@ def reduced(
 ) -> Operation[NDArray[Any]]:
     """Let the server reduce *selection* over the dims *over*, or over all that it keeps."""
     names = (over,) if isinstance(over, str) else selection.dims if over is None else tuple(over)
-    params = (("reduce", op), ("over", ",".join(names)))
-    dims = tuple(axis.dim for axis in selection.kept if axis.dim not in names)
-    shape = tuple(axis.length for axis in selection.kept if axis.dim not in names)
-    request = _request(source, selection, params)
-    return (yield from fetched(request, options.retry, partial(_array, dims, shape, None)))
+    left = [axis for axis in selection.kept if axis.dim not in names]
+    expected = Expected(tuple(axis.dim for axis in left), tuple(axis.length for axis in left))
+    named = {"over": ",".join(names)} if names else {}
+    request = slice_request(source, selection, "raw", reduce=op, **named)
+    return (yield from fetched(request, options.retry, partial(_array, expected)))
+
+
+def largest(
+    source: Source, selection: Selection, options: Options, k: int, threshold: float | None
+) -> Operation[Top]:
+    """Let the server find the *k* largest values of a matrix."""
+    limit = {} if threshold is None else {"threshold": repr(float(threshold))}
+    request = slice_request(source, selection, "npz", top=str(k), **limit)
+    return (yield from fetched(request, options.retry, _top))
+
+
+def most_values(source: Source, options: Options) -> int:
+    """Return how many values of a field one request may be for."""
+    return max(1, options.max_request_bytes // max(1, source.dtype.itemsize))
+
+
+def slice_request(source: Source, selection: Selection, kind: str, **params: str) -> Request:
+    """Return the request for *selection* in the format *kind*."""
+    return Request(source.path, params=(*selection.params, *params.items(), ("format", kind)))
 
 
 def _part(source: Source, selection: Selection, options: Options) -> Operation[NDArray[Any]]:
-    expected = partial(_array, selection.dims, selection.shape, source.dtype)
-    return (yield from fetched(_request(source, selection, ()), options.retry, expected))
+    expected = Expected(selection.dims, selection.shape, source.dtype)
+    request = slice_request(source, selection, "raw")
+    return (yield from fetched(request, options.retry, partial(_array, expected)))
 
 
-def _request(source: Source, selection: Selection, params: tuple[tuple[str, str], ...]) -> Request:
-    return Request(source.path, params=(*selection.params, *params, ("format", "raw")))
-
-
-def _array(
-    dims: tuple[str, ...],
-    shape: tuple[int | None, ...],
-    dtype: np.dtype[Any] | None,
-    reply: Reply,
-) -> NDArray[Any]:
-    """Return the values in *reply*, an answer in the raw format.
-
-    Raises
-    ------
-    ConflictError
-        ``run-differs`` if they are not what was expected: None is any length, any dtype.
-    StorageError
-        ``store-unreachable`` if the body is not as long as its shape says.
-    """
-    given_dims, given_shape, given_dtype = _described(reply)
-    fits = len(shape) == len(given_shape) and all(
-        wanted in (None, got) for wanted, got in zip(shape, given_shape, strict=True)
-    )
-    if given_dims != dims or not fits or dtype not in (None, given_dtype):
-        raise changed(
-            f"{reply.url}: expected {dims} of shape {shape} and {dtype or 'any dtype'},"
-            f" got {given_dims} of shape {given_shape} and {given_dtype}"
-        )
-    nbytes = math.prod(given_shape) * given_dtype.itemsize
-    if nbytes != len(reply.body):
-        raise unreachable(
-            f"{reply.url}: shape {given_shape} of {given_dtype} is {nbytes} bytes,"
-            f" got {len(reply.body)}"
-        )
-    # A copy, because an array over `bytes` cannot be written to.
-    return np.frombuffer(reply.body, given_dtype).reshape(given_shape).copy()
-
-
-def _described(reply: Reply) -> tuple[tuple[str, ...], tuple[int, ...], np.dtype[Any]]:
+def _array(expected: Expected, reply: Reply) -> NDArray[Any]:
     try:
         dims, shape, dtype = (
             reply.headers[name.lower()] for name in (DIMS_HEADER, SHAPE_HEADER, DTYPE_HEADER)
         )
-        return (
+        given = Given(
             tuple(dims.split(",")) if dims else (),
             tuple(map(int, shape.split(","))) if shape else (),
             np.dtype(dtype).newbyteorder("<"),
         )
     except (KeyError, TypeError, ValueError) as error:
-        message = f"{reply.url}: expected headers that describe an array, got {error}"
+        message = f"{reply.url}: expected headers that describe an array, got {error!r}"
         raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+    return expected.take(given, reply.body, reply.url)
+
+
+def _masked(source: Source, selection: Selection, reply: Reply) -> MaskedArray:
+    members = npz_members(reply, (source.document.name, "recorded"))
+    values, recorded = members[source.document.name], members["recorded"]
+    if values.shape != selection.shape or values.dtype != source.dtype:
+        raise changed(
+            f"{reply.url}: expected shape {selection.shape} of {source.dtype},"
+            f" got {values.shape} of {values.dtype}"
+        )
+    # The mask has the step and the sample axis only.
+    axes = tuple(at for at, dim in enumerate(selection.dims) if dim not in (STEP, SAMPLE))
+    missing = np.broadcast_to(np.expand_dims(~recorded, axes), values.shape)
+    return np.ma.MaskedArray(values, mask=missing)
+
+
+def _top(reply: Reply) -> Top:
+    members = npz_members(reply, ("rows", "columns", "values"))
+    return Top(members["rows"], members["columns"], members["values"])

@@ -83,6 +83,10 @@ class AxisSelection:
             if self.selector != ALL:
                 message = f"{self.dim} is already selected, and its length changes between steps"
                 raise invalid(ErrorKind.INVALID_SELECTION, message)
+            if isinstance(selector, tuple) and len(selector) == 1:
+                # As text a list of one is an integer, which would drop the axis.
+                (only,) = selector
+                selector = slice(only, only + 1 or None)
             return replace(self, selector=selector)
         if isinstance(self.taken, int):
             raise invalid(ErrorKind.INVALID_SELECTION, f"{self.dim} is already one entry")
@@ -189,13 +193,15 @@ class Selection:
         return self.select({dim: pick for dim, pick in named if not isinstance(pick, EllipsisType)})
 
     def parts(self, most: int) -> Iterator[tuple[Selection, tuple[slice, ...]]]:
-        """Cut this into selections of at most *most* values, in C order.
+        """Cut this into selections of at most *most* values, in C order; none if it is empty.
 
         Yields
         ------
         Selection, tuple[slice, ...]
             A part, and where it lies in the result.
         """
+        if self.size == 0:
+            return
         whole = (ALL,) * len(self.dims)
         at = self._cut(most)
         if at is None:
