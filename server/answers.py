@@ -8,23 +8,28 @@ body, which every client notices.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio.to_thread import run_sync
+from starlette.responses import Response
 
 from archive_schema.errors import ArchiveError
 from server.conditional import none_matches
+from server.formats import Body
 from server.problems import LOG
+from server.ranges import requested_range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from starlette.types import Receive, Scope, Send
 
-    from server.formats import Body, Part
+    from server.formats import Part
 
 _END: Final = object()
 
@@ -40,30 +45,43 @@ class Head:
     """Whether ``Accept`` decided the format."""
 
 
-def request_header(scope: Scope, name: bytes) -> str | None:
-    """Return the header *name* (in lower case) of a request; None if it has none."""
-    found = [value for key, value in scope["headers"] if key == name]
-    return b", ".join(found).decode("latin-1") if found else None
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and the way back: what plain ASGI gives."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    @property
+    def path(self) -> dict[str, str]:
+        """What the path names: ``{"run": "ds-eval-0041"}``."""
+        found: dict[str, str] = self.scope["path_params"]
+        return found
+
+    def header(self, name: bytes) -> str | None:
+        """Return the header *name* (in lower case) of the request; None if it has none."""
+        found = [value for key, value in self.scope["headers"] if key == name]
+        return b", ".join(found).decode("latin-1") if found else None
 
 
-async def send_not_modified(scope: Scope, send: Send, head: Head) -> bool:
+async def send_not_modified(exchange: Exchange, head: Head) -> bool:
     """Answer 304 if the client holds this representation already; return whether it does."""
-    if not none_matches(request_header(scope, b"if-none-match"), head.tag):
+    if not none_matches(exchange.header(b"if-none-match"), head.tag):
         return False
-    await _start(send, HTTPStatus.NOT_MODIFIED, head, ())
-    await send({"type": "http.response.body"})
+    await _start(exchange, HTTPStatus.NOT_MODIFIED, head, ())
+    await exchange.send({"type": "http.response.body"})
     return True
 
 
 async def send_body(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
+    exchange: Exchange,
     head: Head,
     body: Body,
     *,
     status: HTTPStatus = HTTPStatus.OK,
     inline: bool = False,
+    began: float | None = None,
 ) -> None:
     """Send *body*.
 
@@ -72,45 +90,92 @@ async def send_body(
     inline
         Compute the parts here rather than in a thread: for what takes less than the way to
         a thread and back.
+    began : float, seconds of `perf_counter`, optional
+        When work on the answer began, for ``Server-Timing``.
     """
     described = [("Content-Type", body.media_type)]
     if body.nbytes is not None:
         described.append(("Content-Length", str(body.nbytes)))
-    if scope["method"] == "HEAD":
-        await _start(send, status, head, described)
-        await send({"type": "http.response.body"})
+    if exchange.scope["method"] == "HEAD":
+        await _start(exchange, status, head, described)
+        await exchange.send({"type": "http.response.body"})
         return
-    began = perf_counter()
+    planned = perf_counter()
     parts = body.parts()
     if inline:
         whole = b"".join(parts)
-        described.append(_timing(began))
-        await _start(send, status, head, described)
-        await send({"type": "http.response.body", "body": whole})
+        described.append(_timing(began, planned))
+        await _start(exchange, status, head, described)
+        await exchange.send({"type": "http.response.body", "body": whole})
         return
-    first = await run_sync(next, parts, _END)
-    described.append(_timing(began))
-    await _start(send, status, head, described)
-    if first is not _END:
-        await _stream(scope, receive, send, parts, first)
+    # The first part may be a mere header: what can fail is in the second.
+    first = [part async for part in _threaded(parts, 2)]
+    described.append(_timing(began, planned))
+    await _start(exchange, status, head, described)
+    await _stream(exchange, first, parts)
 
 
-async def _stream(
-    scope: Scope, receive: Receive, send: Send, parts: Iterator[Part], part: Any
+async def send_range(
+    exchange: Exchange,
+    head: Head,
+    media_type: str,
+    size: int,
+    read: Callable[[int, int], Iterator[Part]],
 ) -> None:
-    gone = asyncio.ensure_future(_disconnected(receive))
+    """Send the whole of something of *size* bytes, or the one range that is asked for.
+
+    Parameters
+    ----------
+    read
+        Gives the bytes ``[start, stop)``.
+
+    Raises
+    ------
+    UnsatisfiableRangeError
+        ``range-not-satisfiable``.
+    """
+    asked = None
+    if exchange.scope["method"] == "GET":
+        asked = requested_range(
+            exchange.header(b"range"),
+            size,
+            if_range=exchange.header(b"if-range"),
+            tag=head.tag,
+        )
+    start, stop = asked or (0, size)
+    ranged = [("Accept-Ranges", "bytes")]
+    if asked is not None:
+        ranged.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
+    body = Body(media_type, stop - start, partial(read, start, stop))
+    status = HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT
+    described = replace(head, headers=(*head.headers, *ranged))
+    await send_body(exchange, described, body, status=status)
+
+
+async def _stream(exchange: Exchange, first: Sequence[Part], parts: Iterator[Part]) -> None:
+    gone = asyncio.ensure_future(_disconnected(exchange.receive))
     try:
-        while part is not _END:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        for part in first:
+            await exchange.send({"type": "http.response.body", "body": part, "more_body": True})
+        async for part in _threaded(parts):
             if gone.done():
                 return
-            part = await run_sync(next, parts, _END)
-        await send({"type": "http.response.body"})
+            await exchange.send({"type": "http.response.body", "body": part, "more_body": True})
+        await exchange.send({"type": "http.response.body"})
     except ArchiveError as error:
         # To return before the body is complete makes the server close the connection.
-        LOG.error("%s: cut in the middle: %s (%s)", scope["path"], error, error.kind)  # noqa: TRY400  the message says it all
+        LOG.error("%s: cut in the middle: %s (%s)", exchange.scope["path"], error, error.kind)
     finally:
         gone.cancel()
+
+
+async def _threaded(parts: Iterator[Part], most: int | None = None) -> AsyncIterator[Part]:
+    """Yield up to *most* parts, each computed in a thread."""
+    for _ in range(most) if most is not None else count():
+        part: Any = await run_sync(next, parts, _END)
+        if part is _END:
+            return
+        yield part
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -119,7 +184,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _start(
-    send: Send, status: HTTPStatus, head: Head, described: Sequence[tuple[str, str]]
+    exchange: Exchange, status: HTTPStatus, head: Head, described: Sequence[tuple[str, str]]
 ) -> None:
     headers = [
         ("ETag", head.tag),
@@ -128,7 +193,7 @@ async def _start(
         *head.headers,
         *described,
     ]
-    await send(
+    await exchange.send(
         {
             "type": "http.response.start",
             "status": status.value,
@@ -137,5 +202,21 @@ async def _start(
     )
 
 
-def _timing(began: float) -> tuple[str, str]:
-    return "Server-Timing", f"read;dur={(perf_counter() - began) * 1e3:.2f}"
+def _timing(began: float | None, planned: float) -> tuple[str, str]:
+    spent = f"read;dur={(perf_counter() - planned) * 1e3:.2f}"
+    if began is not None:
+        spent = f"plan;dur={(planned - began) * 1e3:.2f}, {spent}"
+    return "Server-Timing", spent
+
+
+class BodyResponse(Response):
+    """A `Body` as the response of a FastAPI route."""
+
+    def __init__(self, head: Head, body: Body) -> None:
+        super().__init__()
+        self._head = head
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send_body(Exchange(scope, receive, send), self._head, self._body)

@@ -8,15 +8,18 @@ from urllib.parse import parse_qsl
 
 from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.selection import axis_of_parameter, parse_selector, plural
+from server.query import REDUCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from archive_schema.selection import Selector
+    from server.query import Reduction
 
-REDUCTIONS: Final = ("mean", "std", "min", "max", "sum", "l2", "entropy")
 OPTIONS: Final = ("format", "missing", "reduce", "over", "top", "threshold")
 """What a slice takes beside the names of its dimensions."""
+MOST_TRIPLETS: Final = 1_000_000
+"""What `top` may be at most, and what a threshold alone gives at most."""
 _MOST_PARAMETERS: Final = 64
 
 
@@ -24,7 +27,7 @@ _MOST_PARAMETERS: Final = 64
 class Top:
     """Ask for the largest values of a matrix as (row, column, value) triplets."""
 
-    count: int | None
+    count: int
     threshold: float | None
 
 
@@ -35,7 +38,7 @@ class SliceRequest:
     selectors: Mapping[str, Selector]
     format: str | None = None
     missing: Literal["error", "mask"] = "error"
-    reduce: str | None = None
+    reduce: Reduction | None = None
     over: tuple[str, ...] | None = None
     """Dimensions to reduce; None for all."""
     top: Top | None = None
@@ -162,14 +165,15 @@ def positive(name: str, text: str, most: int) -> int:
 
 def _reduction(
     options: Mapping[str, str], dims: Sequence[str]
-) -> tuple[str | None, tuple[str, ...] | None]:
-    reduce, over = options.get("reduce"), options.get("over")
-    if reduce is None:
+) -> tuple[Reduction | None, tuple[str, ...] | None]:
+    name, over = options.get("reduce"), options.get("over")
+    reduce = next((one for one in REDUCTIONS if one == name), None)
+    if name is None:
         if over is not None:
             raise _expected("reduce", f"one of {', '.join(REDUCTIONS)} beside over", None)
         return None, None
-    if reduce not in REDUCTIONS:
-        raise _expected("reduce", f"one of {', '.join(REDUCTIONS)}", reduce)
+    if reduce is None:
+        raise _expected("reduce", f"one of {', '.join(REDUCTIONS)}", name)
     if "top" in options or "threshold" in options:
         raise _expected("reduce", "either reduce, or top and threshold", reduce)
     if over is None:
@@ -193,9 +197,10 @@ def _top(options: Mapping[str, str]) -> Top | None:
             limit = float("nan")
         if limit != limit:  # noqa: PLR0124  NaN compares with nothing
             raise _expected("threshold", "a number", threshold)
-    return Top(None if count is None else positive("top", count, 10**9), limit)
+    return Top(MOST_TRIPLETS if count is None else positive("top", count, MOST_TRIPLETS), limit)
 
 
 def _expected(name: str, expected: str, got: str | None) -> InvalidInputError:
-    message = f"parameter {name!r}: expected {expected}, got {'nothing' if got is None else repr(got)}"
+    shown = "nothing" if got is None else repr(got[:200])
+    message = f"parameter {name!r}: expected {expected}, got {shown}"
     return InvalidInputError(ErrorKind.INVALID_PARAMETER, message)

@@ -18,6 +18,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from archive_schema.errors import ArchiveError, NotFoundError
@@ -96,10 +97,8 @@ class Catalogue:
         StorageError
             ``store-unreachable`` if the store could not be listed.
         """
-        try:
+        with suppress(FutureTimeoutError):
             self.nudge().result(timeout=patience_s)
-        except FutureTimeoutError:
-            pass
         return self._table.page(asked, pending=self.pending)
 
     def catch_up(self) -> None:
@@ -163,7 +162,7 @@ class Catalogue:
         except ArchiveError as error:
             # A folder without a run is one that is being made, or removed.
             if watch is None and not isinstance(error, NotFoundError):
-                LOG.error("run %s is left out of the list: %s (%s)", run_id, error, error.kind)  # noqa: TRY400  the message says it all
+                LOG.error("run %s is left out of the list: %s (%s)", run_id, error, error.kind)
         if row is not None and row.status is RunStatus.SEALED:
             if watch is None:
                 # Read for its row alone: its records would only take memory.

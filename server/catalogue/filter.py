@@ -127,8 +127,8 @@ def labels_of(tags: tuple[str, ...], metadata: Mapping[str, JsonValue]) -> set[t
 
     Examples
     --------
-    >>> sorted(labels_of(("a",), {"model": {"layers": 12, "names": ["x", "y"]}}))
-    [('meta.model.layers', '12.0'), ('meta.model.names', 'x'), ('meta.model.names', 'y'), ('tag', 'a')]
+    >>> sorted(labels_of(("a",), {"model": {"layers": 12, "names": ["x"]}}))
+    [('meta.model.layers', '12.0'), ('meta.model.names', 'x'), ('tag', 'a')]
     """
     return {("tag", tag) for tag in tags} | set(_flat("meta", metadata))
 

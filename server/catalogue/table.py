@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -117,7 +117,7 @@ class RunTable:
 
     def _database_rows(
         self, statement: str, parameters: Iterable[object] = ()
-    ) -> list[tuple[object, ...]]:
+    ) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._database.execute(statement, tuple(parameters)).fetchall()
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from archive_schema.wire import MEDIA_TYPES, SliceFormat
+from archive_schema.wire import MEDIA_TYPES, PartDocument, PartsDocument, SliceFormat
 from server.formats.sink import Sink
 from server.formats.values import Body, as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,29 +46,60 @@ def npz(members: Sequence[tuple[str, Values]]) -> Body:
     ``<name>`` holds the values; ``<name>.step`` and ``<name>.sample`` the step numbers and
     samples along those axes, and ``<name>.recorded`` the mask where one was asked for. For a
     single member the latter are called plainly ``step``, ``sample``, ``recorded``.
+    """
+    files: dict[str, Values | NDArray[Any]] = dict(members)
+    for name, values in members:
+        for beside, array in _beside(values).items():
+            files.setdefault(beside if len(members) == 1 else f"{name}.{beside}", array)
+    return npz_file(files)
 
-    Members are stored, not compressed: blocks were compressed once, and a stored member's
+
+def npz_file(members: Mapping[str, Values | NDArray[Any]]) -> Body:
+    """Return an ``.npz`` file of these members, which come in pieces or are there already.
+
+    They are stored, not compressed: blocks were compressed once, and a stored member's
     length is known before it is read. Its CRC-32 is not, and follows the data.
     """
-    files: list[tuple[str, tuple[int, ...], np.dtype[Any], Values | NDArray[Any]]] = []
-    for name, values in members:
-        files.append((name, values.shape, values.dtype, values))
-        for beside, array in _beside(values).items():
-            label = beside if len(members) == 1 else f"{name}.{beside}"
-            if label not in dict(members):
-                files.append((label, array.shape, array.dtype, array))
-    names = tuple(f"{name}.npy" for name, *_ in files)
-    headers = [npy_header(dtype, shape) for _, shape, dtype, _ in files]
-    held = sum(values.nbytes for *_, values in files) + sum(map(len, headers))
+    headers = {name: npy_header(member.dtype, member.shape) for name, member in members.items()}
+    held = sum(len(headers[name]) + member.nbytes for name, member in members.items())
 
     def parts() -> Iterator[Part]:
-        contents = {
-            name: (header, _plain(source) if not isinstance(source, np.ndarray) else [source])
-            for name, header, (*_, source) in zip(names, headers, files, strict=True)
-        }
-        return _zipped(contents)
+        return _zipped(
+            (name, headers[name], [member] if isinstance(member, np.ndarray) else _plain(member))
+            for name, member in members.items()
+        )
 
-    return Body(MEDIA_TYPES[SliceFormat.NPZ], _zip_overhead(names) + held, parts)
+    return Body(MEDIA_TYPES[SliceFormat.NPZ], _zip_overhead(tuple(members)) + held, parts)
+
+
+def raw_parts(members: Sequence[tuple[str, Values]]) -> Body:
+    """Return the raw values of several members, one after another, with a description first.
+
+    The description is a `PartsDocument` after its own length as a little-endian uint32.
+    """
+    described, offset = [], 0
+    for name, values in members:
+        described.append(
+            PartDocument(
+                name=name,
+                dims=values.dims,
+                shape=values.shape,
+                dtype=values.dtype_name,
+                steps=values.steps,
+                offset=offset,
+                nbytes=values.nbytes,
+            )
+        )
+        offset += values.nbytes
+    text = PartsDocument(parts=tuple(described)).model_dump_json().encode()
+    head = len(text).to_bytes(4, "little") + text
+
+    def parts() -> Iterator[Part]:
+        yield head
+        for _, values in members:
+            yield from _plain(values)
+
+    return Body(MEDIA_TYPES[SliceFormat.RAW], len(head) + offset, parts)
 
 
 @lru_cache(maxsize=1024)
@@ -99,12 +130,12 @@ def _beside(values: Values) -> dict[str, NDArray[Any]]:
     return beside
 
 
-def _zipped(contents: Mapping[str, tuple[bytes, Any]]) -> Iterator[bytes]:
+def _zipped(members: Iterable[tuple[str, bytes, Iterable[Any]]]) -> Iterator[bytes]:
     sink = Sink()  # it cannot seek, so checksums come after the data
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for name, (header, pieces) in contents.items():
-            # A fixed date keeps equal answers equal, as their ETag promises.
-            with archive.open(zipfile.ZipInfo(name), "w") as member:
+        for name, header, pieces in members:
+            # ZipInfo's fixed date keeps equal answers equal, as their ETag promises.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 member.write(header)
                 for piece in pieces:
                     member.write(as_bytes(piece) if isinstance(piece, np.ndarray) else piece)
@@ -114,8 +145,8 @@ def _zipped(contents: Mapping[str, tuple[bytes, Any]]) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1024)
 def _zip_overhead(names: tuple[str, ...]) -> int:
-    """Return the bytes of a ZIP file with empty members of these *names*.
+    """Return the bytes of an ``.npz`` file whose members, of these *names*, are empty.
 
     The lengths of members change nothing about it below 2 GiB, which the settings keep.
     """
-    return sum(map(len, _zipped({name: (b"", []) for name in names})))
+    return sum(map(len, _zipped((name, b"", ()) for name in names)))

@@ -65,9 +65,7 @@ class Values:
         flat = np.arange(start, stop)
         places = np.unravel_index(flat, self.shape) if self.shape else ()
         index = tuple(
-            place
-            for dim, place in zip(self.dims, places, strict=True)
-            if dim in ("step", "sample")
+            place for dim, place in zip(self.dims, places, strict=True) if dim in ("step", "sample")
         )
         mask: NDArray[np.bool_] = np.broadcast_to(self.recorded[index], (stop - start,))
         return None if mask.all() else mask
@@ -102,4 +100,4 @@ class Body:
 
 def as_bytes(values: NDArray[Any]) -> memoryview:
     """Return the bytes of *values* in C order, without a copy where they lie so already."""
-    return memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)).cast("B")
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

@@ -1,0 +1,73 @@
+"""Refusing what is too large before anything is read, and saying how to ask for it in parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from archive_schema.errors import ErrorKind, TooLargeError
+from archive_schema.selection import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from server.query import Slice
+
+
+def check_size(found: Slice, limit: int, what: str) -> None:
+    """Check that the values of a slice have at most *limit* bytes.
+
+    Parameters
+    ----------
+    what : str
+        What has the limit, for the message: "a binary answer".
+
+    Raises
+    ------
+    TooLargeError
+        ``answer-too-large``, with a selection that fits.
+    """
+    if found.nbytes <= limit:
+        return
+    firsts = {"step": found.steps} if found.steps else {}
+    part = part_that_fits(found.dims, found.shape, found.dtype.itemsize, limit, firsts)
+    message = (
+        f"the slice has {found.nbytes:,} bytes (shape {found.shape}, {found.dtype.name}) and"
+        f" {what} takes at most {limit:,}; ask for parts of it, such as {part}"
+    )
+    raise TooLargeError(ErrorKind.ANSWER_TOO_LARGE, message)
+
+
+def part_that_fits(
+    dims: Sequence[str],
+    shape: Sequence[int],
+    itemsize: int,
+    limit: int,
+    numbers: Mapping[str, Sequence[int]],
+) -> str:
+    """Return the selection of a first part of at most *limit* bytes, as query parameters.
+
+    Parameters
+    ----------
+    numbers
+        What the entries of an axis are called, where that is not 0, 1, 2, ….
+
+    Examples
+    --------
+    >>> part_that_fits(("step", "sample"), (100, 50), 8, 4000, {"step": range(0, 1000, 10)})
+    'steps=0:91'
+    >>> part_that_fits(("step", "sample"), (100, 50), 8, 80, {})
+    'steps=0:1&samples=0:10'
+    """
+    chosen = []
+    rest = itemsize
+    for length in shape:
+        rest *= length
+    for dim, length in zip(dims, shape, strict=True):
+        rest //= max(length, 1)
+        count = max(1, min(length, limit // max(rest, 1)))
+        names = numbers.get(dim, range(length))
+        start, last = sorted((names[0], names[count - 1]))
+        chosen.append(f"{plural(dim)}={start}:{last + 1}")
+        if rest * count <= limit and rest <= limit:
+            break
+    return "&".join(chosen)

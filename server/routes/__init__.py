@@ -1,0 +1,1 @@
+"""HTTP: each route asks the queries one thing and sends what they answer."""

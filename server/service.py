@@ -1,0 +1,71 @@
+"""What every route answers from: the settings, the runs, the list of runs, the counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+from anyio.to_thread import run_sync
+
+from archive_schema.store import open_store
+from server.catalogue import Catalogue
+from server.metrics import Metrics
+from server.query import Archive
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from server.query import RunView
+    from server.settings import Settings
+
+_FEW_WRITERS: Final = 8
+"""Looking for new commits of so many writers takes less than the way to a thread."""
+_MOST_WARM: Final = 4096
+
+
+class Service:
+    """One archive and what is known of it; a context manager, for as long as the app runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = open_store(settings.store, settings.store_options)
+        self.archive = Archive(self.store, cache_bytes=settings.cache_bytes)
+        self.metrics = Metrics()
+        self.remote = self.archive.reader.remote
+        self._warm: set[str] = set()
+        self._catalogue: Catalogue | None = None
+
+    def __enter__(self) -> Self:
+        self._catalogue = Catalogue(self.archive, self.settings.catalogue)
+        # So that the first list of a large store finds some of it done.
+        self._catalogue.nudge()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.catalogue.close()
+        self.archive.close()
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The list of runs."""
+        if self._catalogue is None:
+            message = "the application's lifespan has not begun"
+            raise RuntimeError(message)
+        return self._catalogue
+
+    async def run(self, run_id: str) -> RunView:
+        """Return a run; what may take long, reading its records, happens in a thread."""
+        if run_id in self._warm and not self.remote:
+            return self.archive.run(run_id)
+        run = await run_sync(self.archive.run, run_id)
+        if len(run.marks) <= _FEW_WRITERS and len(self._warm) < _MOST_WARM:
+            self._warm.add(run_id)
+        return run
+
+
+def service_of(request: Request) -> Service:
+    """Return the service of the application that *request* came to."""
+    service = request.app.state.service
+    if not isinstance(service, Service):
+        message = "the application was not made by create_app"
+        raise TypeError(message)
+    return service

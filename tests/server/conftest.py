@@ -1,0 +1,1 @@
+"""One run with everything in it, served; see `tests.server_fixture`."""
