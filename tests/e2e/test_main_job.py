@@ -1,0 +1,158 @@
+"""The main job, as a first user does it: a sampler records, a server serves, files come back.
+
+Every program here is a process of its own, started as the README says.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+import xarray as xr
+
+from clients import ArchiveClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT: Final = Path(__file__).parents[2]
+SAMPLES, BATCH, STEPS, LENGTH = 60, 20, 24, 200
+TIMEOUT_S: Final = 110.0
+
+
+@contextmanager
+def sampler(store: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the example that records a real sampler."""
+    command = [
+        sys.executable, "-m", "examples.record_d3_dna", str(store), "--run", run,
+        "--samples", str(SAMPLES), "--batch", str(BATCH), "--steps", str(STEPS),
+    ]  # fmt: skip
+    # One thread: the numbers of a run depend on how many there are.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def server(store: Path) -> Iterator[str]:
+    """Run `trace-archive serve` and return its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = str(Path(sys.executable).parent / "trace-archive")
+    command = [program, "serve", "--store", str(store), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(lambda: _answers(url), "the server to answer")
+            yield url
+        finally:
+            process.terminate()
+
+
+def wait_for(ready: Callable[[], Any], what: str) -> Any:
+    """Return the first true answer of *ready*."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (answer := ready()):
+        assert time.monotonic() < deadline, f"waited {TIMEOUT_S:g} s for {what}"
+        time.sleep(0.02)
+    return answer
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.timeout(300)
+def test_a_run_is_read_while_it_is_recorded_and_downloaded_when_it_is_done(tmp_path: Path) -> None:
+    """The user's own example, by plain HTTP, then the documented loading code of D3-DNA."""
+    store = tmp_path / "archive"
+    with server(store) as url, sampler(store, "live") as process:
+
+        def live_slice() -> httpx.Response | None:
+            answer = httpx.get(
+                f"{url}/runs/live/steps/3/score_matrix?samples=0:8", params={"format": "raw"}
+            )
+            return answer if answer.status_code == 200 else None
+
+        first = wait_for(live_slice, "step 3 to be readable")
+        status = httpx.get(f"{url}/runs/live").json()["status"]
+        assert process.wait(TIMEOUT_S) == 0
+        again = live_slice()
+        document = httpx.get(f"{url}/runs/live").json()
+        h5 = httpx.get(f"{url}/runs/live.h5", timeout=60)
+        npz = httpx.get(f"{url}/runs/live.npz", timeout=60)
+        with ArchiveClient(url) as client:
+            sample = np.asarray(client.run("live")["score_matrix"][:, 5])
+
+    assert status == "recording"
+    assert first.headers["X-Trace-Shape"] == f"8,{LENGTH},4"
+    assert first.headers["X-Trace-Dtype"] == "float16"
+    assert again is not None
+    assert again.content == first.content
+    assert document["status"] == "sealed"
+    assert document["samples"] == SAMPLES
+    with h5py.File(io.BytesIO(h5.content)) as file:
+        assert file["metadata"].attrs["dataset"] == "regulatory-dna"
+        assert file["metadata"].attrs["num_samples"] == SAMPLES
+        for index, name in enumerate(sorted(file["steps"])):
+            group = file["steps"][name]
+            assert group.attrs["step"] == index
+            assert group["sequence"].shape == (SAMPLES, LENGTH)
+            assert group["score_matrix"].shape == (SAMPLES, LENGTH, 4)
+            assert group["prob_matrix"].dtype == np.float16
+            assert group.attrs["noise_level"] > 0
+        assert index == STEPS - 1
+        scores = np.stack([file[f"steps/step_{n:04d}/score_matrix"][5] for n in range(STEPS)])
+        assert file["steps/step_0003/score_matrix"][0:8].tobytes() == first.content
+    np.testing.assert_array_equal(sample, scores)
+    with np.load(io.BytesIO(npz.content)) as arrays:
+        np.testing.assert_array_equal(arrays["score_matrices"][:, 5], scores)
+        assert arrays["sequences"].dtype == np.int64
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_sampler_goes_on_where_it_stood(tmp_path: Path) -> None:
+    """Killed without warning and started again, it ends with what it would have had."""
+    store = tmp_path / "archive"
+    with sampler(store, "whole") as process:
+        assert process.wait(TIMEOUT_S) == 0
+    with sampler(store, "killed") as process:
+        commits = store / "runs/killed/commits/main/000000"
+        wait_for(lambda: len(list(commits.glob("0*.json"))) >= 2, "two commits")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (store / "runs/killed/seal.json").exists()
+
+    with sampler(store, "killed") as process:
+        assert process.wait(TIMEOUT_S) == 0
+
+    runs = store / "runs"
+    whole = xr.open_datatree(runs / "whole/trace.zarr", engine="zarr", chunks=None)
+    killed = xr.open_datatree(runs / "killed/trace.zarr", engine="zarr", chunks=None)
+    assert whole.groups == killed.groups
+    for group in whole.groups:
+        xr.testing.assert_identical(whole[group].to_dataset(), killed[group].to_dataset())
+    trace = whole["trace"].to_dataset()
+    assert bool(trace["recorded"].all())
+    chosen = trace["score_matrix"].sel(step=17, sample=slice(3, 5))
+    assert chosen.dims == ("sample", "position", "channel")
+    assert chosen.shape == (3, LENGTH, 4)
