@@ -73,13 +73,13 @@ def listed(
 
 def followed(
     run_id: str, since: str | None, poll_s: float, options: Options
-) -> Listing[tuple[RunDocument, int]]:
-    """Tell each step with something new, until nothing more can be recorded.
+) -> Listing[tuple[RunDocument, tuple[int, ...]]]:
+    """Tell when a run has something new, until nothing more can be recorded.
 
     Yields
     ------
-    RunDocument, int
-        The run as it is then, and a step number.
+    RunDocument, tuple of int
+        The run as it is then, and the steps with something new.
     """
     tag, live = None, RunStatus.RECORDING
     while True:
@@ -95,8 +95,7 @@ def followed(
         if changes is not None and (changes.version != since or changes.status is not live):
             since = changes.version
             document = yield from opened(run_id, options)
-            for step in steps_of(changes.steps):
-                yield Item((document, step))
+            yield Item((document, steps_of(changes.steps)))
             if changes.status is not live:
                 return
         yield Pause(poll_s)

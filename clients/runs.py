@@ -223,11 +223,12 @@ class Run(RunView[Session, Array]):
         since
             A `version`: only what was recorded after it. By default everything.
         """
-        for document, step in self._session.iterate(
+        for document, steps in self._session.iterate(
             followed(self.id, since, poll_s, self._session.options)
         ):
             self._document = document
-            yield step
+            for step in steps:
+                yield step
 
     def download(
         self,
@@ -295,11 +296,12 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
 
     async def follow(self, *, poll_s: float = 1.0, since: str | None = None) -> AsyncIterator[int]:
         """Yield the number of each step with something new; see `Run.follow`."""
-        async for document, step in self._session.iterate(
+        async for document, steps in self._session.iterate(
             followed(self.id, since, poll_s, self._session.options)
         ):
             self._document = document
-            yield step
+            for step in steps:
+                yield step
 
     async def download(
         self,
