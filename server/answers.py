@@ -23,6 +23,7 @@ from server.conditional import none_matches
 from server.formats import Body
 from server.problems import LOG
 from server.ranges import requested_range
+from server.recent import RecentAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from server.formats import Part
+    from server.recent import Asked, RawHeaders
 
 _END: Final = object()
 
@@ -59,6 +61,11 @@ class Exchange:
         found: dict[str, str] = self.scope["path_params"]
         return found
 
+    @property
+    def asked(self) -> Asked:
+        """What decides the answer, beside the state of the run."""
+        return self.scope["path"], self.scope["query_string"], self.header(b"accept")
+
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (in lower case) of the request; None if it has none."""
         found = [value for key, value in self.scope["headers"] if key == name]
@@ -74,22 +81,47 @@ async def send_not_modified(exchange: Exchange, head: Head) -> bool:
     return True
 
 
+def whole_answer(head: Head, body: Body, version: str, *, began: float) -> RecentAnswer:
+    """Return the answer with its whole body: for what takes less than the way to a thread.
+
+    Parameters
+    ----------
+    version
+        Of the run that is answered about.
+    began : float, seconds of `perf_counter`
+        When work on the answer began, for ``Server-Timing``.
+    """
+    planned = perf_counter()
+    data = b"".join(body.parts())
+    described = [("Content-Type", body.media_type), ("Content-Length", str(len(data)))]
+    headers = _raw(head, [*described, _timing(began, planned)])
+    return RecentAnswer(version, head.tag, headers, data)
+
+
+async def send_whole(exchange: Exchange, answer: RecentAnswer) -> None:
+    """Send an answer that is there, or 304 if the client holds it already."""
+    send, status, headers, body = exchange.send, HTTPStatus.OK, answer.headers, answer.body
+    if none_matches(exchange.header(b"if-none-match"), answer.tag):
+        status, body = HTTPStatus.NOT_MODIFIED, b""
+        headers = [pair for pair in headers if not pair[0].startswith(b"content-")]
+    elif exchange.scope["method"] == "HEAD":
+        body = b""
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 async def send_body(
     exchange: Exchange,
     head: Head,
     body: Body,
     *,
     status: HTTPStatus = HTTPStatus.OK,
-    inline: bool = False,
     began: float | None = None,
 ) -> None:
-    """Send *body*.
+    """Send *body*, whose parts are computed in a thread.
 
     Parameters
     ----------
-    inline
-        Compute the parts here rather than in a thread: for what takes less than the way to
-        a thread and back.
     began : float, seconds of `perf_counter`, optional
         When work on the answer began, for ``Server-Timing``.
     """
@@ -102,12 +134,6 @@ async def send_body(
         return
     planned = perf_counter()
     parts = body.parts()
-    if inline:
-        whole = b"".join(parts)
-        described.append(_timing(began, planned))
-        await _start(exchange, status, head, described)
-        await exchange.send({"type": "http.response.body", "body": whole})
-        return
     # The first part may be a mere header: what can fail is in the second.
     first = [part async for part in _threaded(parts, 2)]
     described.append(_timing(began, planned))
@@ -186,6 +212,12 @@ async def _disconnected(receive: Receive) -> None:
 async def _start(
     exchange: Exchange, status: HTTPStatus, head: Head, described: Sequence[tuple[str, str]]
 ) -> None:
+    headers = _raw(head, described)
+    message = {"type": "http.response.start", "status": status.value, "headers": headers}
+    await exchange.send(message)
+
+
+def _raw(head: Head, described: Sequence[tuple[str, str]]) -> RawHeaders:
     headers = [
         ("ETag", head.tag),
         ("Cache-Control", head.cache_control),
@@ -193,13 +225,7 @@ async def _start(
         *head.headers,
         *described,
     ]
-    await exchange.send(
-        {
-            "type": "http.response.start",
-            "status": status.value,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
-        }
-    )
+    return [(name.lower().encode(), value.encode()) for name, value in headers]
 
 
 def _timing(began: float | None, planned: float) -> tuple[str, str]:

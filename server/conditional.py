@@ -21,9 +21,9 @@ def etag(digest: str, representation: str) -> str:
     Examples
     --------
     >>> etag("5f0c", "npy")
-    '"5f0c-npy1"'
+    '"5f0c-npy.1"'
     """
-    return f'"{digest}-{representation}{_ENCODING}"'
+    return f'"{digest}-{representation}.{_ENCODING}"'
 
 
 def none_matches(header: str | None, tag: str) -> bool:

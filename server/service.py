@@ -10,6 +10,7 @@ from archive_schema.store import open_store
 from server.catalogue import Catalogue
 from server.metrics import Metrics
 from server.query import Archive
+from server.recent import RecentAnswers
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -30,6 +31,7 @@ class Service:
         self.store = open_store(settings.store, settings.store_options)
         self.archive = Archive(self.store, cache_bytes=settings.cache_bytes)
         self.metrics = Metrics()
+        self.recent = RecentAnswers(settings.recent_bytes)
         self.remote = self.archive.reader.remote
         self._warm: set[str] = set()
         self._catalogue: Catalogue | None = None

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """Origins whose pages may read answers, with commas between them; ``*`` for all."""
     cache_bytes: Annotated[int, Field(ge=0)] = 256 << 20
     """Decoded blocks kept in memory, in each worker."""
+    recent_bytes: Annotated[int, Field(ge=0)] = 32 << 20
+    """Small answers kept whole in memory, in each worker."""
     max_answer_bytes: Annotated[int, Field(ge=1, le=LARGEST_ANSWER_NBYTES)] = 1 << 30
     """Values in one binary answer."""
     max_text_bytes: Annotated[int, Field(ge=1)] = 64 << 20

@@ -27,7 +27,14 @@ from archive_schema.wire import (
     ranges_text,
     step_ranges,
 )
-from server.answers import Exchange, Head, send_body, send_not_modified
+from server.answers import (
+    Exchange,
+    Head,
+    send_body,
+    send_not_modified,
+    send_whole,
+    whole_answer,
+)
 from server.conditional import cache_control, etag
 from server.formats import TEXT_FORMATS, Values, choose_format, encode, values_of
 from server.formats.triplets import TOP_FORMATS, encode_top
@@ -86,8 +93,12 @@ class SliceAnswer:
         began = perf_counter()
         exchange = Exchange(scope, receive, send)
         path = exchange.path
-        parameters = query_parameters(scope["query_string"])
         run = await self._service.run(path["run"])
+        known = self._service.recent.get(exchange.asked, run.version)
+        if known is not None:
+            await send_whole(exchange, known)
+            return
+        parameters = query_parameters(scope["query_string"])
         field = run.field(path["field"], layer=path.get("layer"), place=self._place)
         fixed = {"step": step_number(path["step"])} if "step" in path else {}
         request = slice_request(parameters, field.dims, fixed)
@@ -111,12 +122,13 @@ class SliceAnswer:
         head = _head(found, tag, request, values)
         if await send_not_modified(exchange, head):
             return
-        inline = (
-            found.nbytes <= INLINE_NBYTES
-            and len(found.steps) <= INLINE_STEPS
-            and not self._service.remote
-        )
-        await send_body(exchange, head, body, inline=inline, began=began)
+        small = found.nbytes <= INLINE_NBYTES and len(found.steps) <= INLINE_STEPS
+        if small and not self._service.remote and exchange.scope["method"] == "GET":
+            answer = whole_answer(head, body, found.field.run.version, began=began)
+            self._service.recent.put(exchange.asked, answer)
+            await send_whole(exchange, answer)
+        else:
+            await send_body(exchange, head, body, began=began)
 
     async def _send_reduced(
         self, exchange: Exchange, found: Slice, request: SliceRequest, operation: Reduction
@@ -155,8 +167,7 @@ class SliceAnswer:
             return
         began = perf_counter()
         triplets = await run_sync(top, found, wanted.count, wanted.threshold)
-        body = encode_top(found, triplets, chosen)
-        await send_body(exchange, head, body, inline=True, began=began)
+        await send_body(exchange, head, encode_top(found, triplets, chosen), began=began)
 
 
 def step_number(text: str) -> int:
