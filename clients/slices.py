@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
@@ -15,7 +15,7 @@ from clients.documents import run_path
 from clients.exchange import Request, changed
 from clients.payload import Expected, Given, npz_members
 from clients.retry import fetched
-from clients.slicing import STEP, Selection
+from clients.slicing import SAMPLE, STEP, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from clients.options import Options
 
 MaskedArray: TypeAlias = "np.ma.MaskedArray[Any, np.dtype[Any]]"
-
-SAMPLE: Final = "sample"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ Key: TypeAlias = Pick | EllipsisType | tuple[Pick | EllipsisType, ...]
 """What a user may write between brackets."""
 
 STEP: Final = "step"
+SAMPLE: Final = "sample"
 MOST_LISTED: Final = 500
 """Entries of a list in one request, because servers and proxies limit the length of a URL."""
 
@@ -267,6 +268,8 @@ def taken_text(taken: Taken) -> str:
     regular = taken if isinstance(taken, range) else _as_range(taken)
     if regular is None:
         return ",".join(map(str, taken))
+    if not regular:
+        return "0:0"  # an empty range may begin at -1, which would be the last entry
     # A stop of -1 would count from the end of the axis instead of passing its start.
     stop = regular.stop if regular.stop >= 0 else None
     return selector_text(slice(regular.start, stop, None if regular.step == 1 else regular.step))
