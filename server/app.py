@@ -131,4 +131,4 @@ def _describe(app: FastAPI, calls: Sequence[Call]) -> None:
             app.openapi_schema = schema
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  FastAPI's documented way to extend it
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

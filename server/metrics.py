@@ -68,7 +68,7 @@ class Metrics:
         registry = self._registry
         if os.environ.get(SHARED_FOLDER):
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  prometheus-client's
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus-client has no types here
         return generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
                 f" ({PREFIX}PUBLIC=true) if that is meant, or keep 127.0.0.1"
             )
             raise ValueError(message)
+        if self.workers > 1 and not self.port:
+            message = f"{self.workers} workers need a port to share; port 0 is one for each"
+            raise ValueError(message)
         if self.workers > 1 and self.store.startswith("memory:"):
             message = (
                 f"{self.workers} workers cannot share {self.store!r}:"

@@ -26,7 +26,8 @@ _START_TIMEOUT_S = 30.0
 class Serve(Protocol):
     """Starts a service over a store and returns its base URL, without a slash at the end."""
 
-    def __call__(self, store: Store | str, **settings: Any) -> str: ...
+    def __call__(self, store: Store | str, **settings: Any) -> str:
+        """Serve *store* with these settings until the test ends."""
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ router: Final = APIRouter(
 @router.get("/runs", response_model=RunPage, summary="A page of runs")
 def runs(
     request: Request,
+    *,
     system: Annotated[
         str | None, Query(description="Upstream system.", examples=["d3-dna"])
     ] = None,

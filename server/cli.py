@@ -1,0 +1,213 @@
+"""Commands that read an archive: `serve`, `ls`, `show` and `export`."""
+
+import os
+import sys
+import tempfile
+from contextlib import ExitStack, suppress
+from copy import deepcopy
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from uvicorn.config import LOGGING_CONFIG
+
+from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.selection import parse_selector
+from archive_schema.store import open_store
+from server.catalogue import LARGEST_PAGE, Catalogue, RunFilter
+from server.documents import run_document
+from server.exporters import export as export_run
+from server.exporters import formats_of
+from server.metrics import SHARED_FOLDER
+from server.output import write_file
+from server.query import Archive
+from server.settings import PREFIX, Settings, load_settings
+from server.tables import field_table, head_table, run_table
+
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar=f"{PREFIX}STORE",
+        help="Store to read: a path, file://, s3://, gs://, az://.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
+
+_APPLICATION: Final = "server.app:create_app"
+_GRACE_S: Final = 5
+"""How long open answers, event streams among them, may go on when the service is told to end."""
+_OTHER_NAMES: Final = {"hdf5": "h5", "fa": "fasta"}
+"""Endings that are another spelling of a format's name."""
+
+
+def serve(
+    *,
+    store: StoreUrl = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 8000. 0 takes any free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer; 1.")] = None,
+    public: Annotated[
+        bool | None,
+        typer.Option("--public", help="Let other machines read every run, without a login."),
+    ] = None,
+) -> None:
+    """Serve a store over HTTP, until it is interrupted.
+
+    Everything else is a variable TRACE_ARCHIVE_*; docs/http.md lists them.
+    """
+    given = {"store": store, "host": host, "port": port, "workers": workers, "public": public}
+    settings = load_settings(**given)
+    # Workers are processes of their own, and find the settings where an operator would put them.
+    os.environ |= {f"{PREFIX}{k.upper()}": str(v) for k, v in given.items() if v is not None}
+    with ExitStack() as stack:
+        if settings.workers > 1 and SHARED_FOLDER not in os.environ:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trace-archive-"))
+            os.environ[SHARED_FOLDER] = folder
+        options: dict[str, Any] = {
+            "factory": True,
+            "host": settings.host,
+            "port": settings.port,
+            "access_log": settings.access_log,
+            "log_config": _logging(),
+            "log_level": "info" if settings.access_log else "warning",
+            "timeout_graceful_shutdown": _GRACE_S,
+        }
+        if settings.workers > 1:
+            _announce(settings, settings.port)
+            uvicorn.run(_APPLICATION, workers=settings.workers, **options)
+            return
+        config = uvicorn.Config(_APPLICATION, **options)
+        listening = stack.enter_context(config.bind_socket())
+        _announce(settings, listening.getsockname()[1])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def ls(
+    *,
+    store: StoreUrl = None,
+    system: Annotated[str | None, typer.Option(help="Only runs of this system.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only recording, sealed or incomplete runs.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    q: Annotated[
+        str | None,
+        typer.Option("--search", "-q", help="Only runs with it in id, tags or metadata."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="created, id, steps, samples or bytes; falling with - before it.")
+    ] = "-created",
+    limit: Annotated[int, typer.Option(help=f"At most so many, up to {LARGEST_PAGE}.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a store."""
+    asked = RunFilter(
+        system=system, status=status, tag=tag, q=q, sort=sort, limit=limit, cursor=cursor
+    )
+    with _archive(store) as archive, Catalogue(archive) as catalogue:
+        catalogue.catch_up()
+        page = catalogue.page(asked)
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+    else:
+        _console().print(run_table(page))
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="Id of the run.")],
+    *,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is recorded of a run."""
+    with _archive(store) as archive:
+        document = run_document(archive.run(run))
+    if as_json:
+        typer.echo(document.model_dump_json(indent=2))
+        return
+    console = _console()
+    console.print(head_table(document))
+    console.print(field_table(document))
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Id of the run.")],
+    out: Annotated[str, typer.Argument(help="Path or URL to write: run.h5, s3://bucket/run.npz.")],
+    *,
+    store: StoreUrl = None,
+    format: Annotated[  # noqa: A002  the word of the API
+        str | None, typer.Option(help="Name of a format; by default OUT's ending.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Selector of steps: ::10.")] = None,
+    samples: Annotated[str | None, typer.Option(help="Selector of samples: 0:8.")] = None,
+    fields: Annotated[str | None, typer.Option(help="Names of fields, with commas.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Write a run as a file of its system, or as plain HDF5 or NPZ."""
+    with _archive(store) as archive:
+        view = archive.run(run)
+        exported = export_run(
+            view,
+            format or _format_of(out, view.manifest.system),
+            steps=None if steps is None else parse_selector(steps, "steps"),
+            samples=None if samples is None else parse_selector(samples, "samples"),
+            fields=None if fields is None else [name.strip() for name in fields.split(",")],
+        )
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(out, total=exported.file.size)
+            write_file(
+                exported.file,
+                out,
+                overwrite=force,
+                advance=lambda nbytes: progress.advance(task, nbytes),
+            )
+    for note in exported.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    typer.echo(f"wrote {decimal(exported.file.size)} to {out}")
+
+
+def _announce(settings: Settings, port: int) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}{settings.root_path}"
+    typer.echo(f"serving {settings.store} at {url} (calls: {url}/docs)")
+
+
+def _archive(url: str | None) -> Archive:
+    settings = load_settings(store=url)
+    return Archive(open_store(settings.store, settings.store_options))
+
+
+def _console() -> Console:
+    # What is piped into another program must not be cut at a terminal's width.
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
+
+
+def _format_of(out: str, system: str) -> str:
+    ending = PurePosixPath(out).suffix.lower().removeprefix(".")
+    known = formats_of(system)
+    name = _OTHER_NAMES.get(ending, ending)
+    if name not in known:
+        message = (
+            f"runs of system {system!r} are written as {', '.join(known)};"
+            f" {out!r} ends in none of them: say --format"
+        )
+        raise InvalidInputError(ErrorKind.FORMAT_NOT_ACCEPTABLE, message)
+    return name
+
+
+def _logging() -> dict[str, Any]:
+    """Return uvicorn's logging, with this service's own messages beside it."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["loggers"]["trace_archive"] = {"handlers": ["default"], "level": "INFO"}
+    return config

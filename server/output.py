@@ -1,0 +1,83 @@
+"""Writes a computed file to any URL that fsspec opens, whole or not at all."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from server.exporters import VirtualFile
+
+_PARTIAL: Final = ".partial"
+
+
+def write_file(
+    file: VirtualFile,
+    url: str,
+    *,
+    overwrite: bool = False,
+    advance: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Write *file* to *url*.
+
+    Parameters
+    ----------
+    url : str
+        A path, or any URL of fsspec: ``s3://bucket/run.h5``.
+    overwrite
+        Whether what is there may be replaced. It is, when the new file is complete.
+    advance
+        Called with the bytes written since the last call.
+
+    Raises
+    ------
+    ConflictError
+        ``output-exists``.
+    InvalidInputError
+        ``store-url-invalid`` for a URL that nothing opens.
+    StorageError
+        ``store-unreachable`` if it cannot be written. Nothing is left at *url* then.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        message = f"cannot write to {url!r}: {error}"
+        raise InvalidInputError(ErrorKind.STORE_URL_INVALID, message) from error
+    try:
+        if not overwrite and filesystem.exists(path):
+            message = f"{url} exists already; say --force to replace it"
+            raise ConflictError(ErrorKind.OUTPUT_EXISTS, message)
+        with _opened(filesystem, path) as target:
+            for part in file.read():
+                target.write(part)
+                advance(len(part))
+    except OSError as error:
+        message = f"cannot write to {url!r}: {error}"
+        raise StorageError(ErrorKind.STORE_UNREACHABLE, message) from error
+
+
+@contextmanager
+def _opened(filesystem: Any, path: str) -> Iterator[IO[bytes]]:
+    """Open a file that appears at *path* when the block ends, and not if it fails."""
+    if not isinstance(filesystem, LocalFileSystem):
+        # Object stores: an upload that is not completed leaves nothing.
+        with filesystem.transaction, filesystem.open(path, "wb") as target:
+            yield target
+        return
+    # Beside its place and not in a temporary folder, which may be small and elsewhere.
+    partial = Path(path + _PARTIAL)
+    try:
+        with partial.open("wb") as target:
+            yield target
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

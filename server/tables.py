@@ -1,0 +1,80 @@
+"""Runs and fields as tables for people, on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from archive_schema.wire import ranges_text
+
+if TYPE_CHECKING:
+    from archive_schema.wire import FieldDocument, RunDocument, RunPage
+
+
+def run_table(page: RunPage) -> Table:
+    """Return a page of runs."""
+    table = Table("run", "system", "status", "steps", "samples", "stored", "created", box=None)
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    for run in page.runs:
+        table.add_row(
+            run.id,
+            run.system,
+            run.status.value,
+            str(run.steps),
+            str(run.samples),
+            decimal(run.stored_bytes),
+            f"{run.created:%Y-%m-%d %H:%M}",
+        )
+    if page.next is not None:
+        table.caption = f"there are more: --cursor {page.next}"
+    return table
+
+
+def head_table(run: RunDocument) -> Table:
+    """Return what is known of a run as a whole."""
+    table = Table(show_header=False, box=None)
+    rows: dict[str, Any] = {
+        "run": run.id,
+        "system": run.system,
+        "status": run.status.value,
+        "created": f"{run.created:%Y-%m-%d %H:%M:%S %Z}",
+        "steps": f"{run.steps} ({ranges_text(run.step_ranges) or 'none'})",
+        "samples": run.samples,
+        "stored": decimal(run.stored_bytes),
+        "tags": ", ".join(run.tags),
+        "step coordinates": ", ".join(run.step_coordinates),
+        "sample coordinates": ", ".join(run.sample_coordinates),
+        **{f"metadata.{key}": value for key, value in run.metadata.items()},
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def field_table(run: RunDocument) -> Table:
+    """Return every field of a run."""
+    table = Table(
+        "place", "field", "dims", "shape", "dtype", "values", "stored", "complete", box=None
+    )
+    layered = [field for layer in run.layers for field in layer.fields]
+    for field in (*run.inputs, *run.fields, *layered, *run.outputs):
+        table.add_row(*_field_row(field))
+    return table
+
+
+def _field_row(field: FieldDocument) -> list[str]:
+    name = field.name if field.layer is None else f"{field.layer} {field.name}"
+    shape = ", ".join("?" if length is None else str(length) for length in field.shape)
+    return [
+        field.place,
+        name,
+        ", ".join(field.dims),
+        shape,
+        field.dtype,
+        decimal(field.bytes),
+        decimal(field.stored_bytes),
+        "yes" if field.complete else "no",
+    ]
