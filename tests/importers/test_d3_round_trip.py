@@ -81,6 +81,9 @@ def odd_runs() -> dict[str, LoggedRun]:
     more = sampled()
     for n, values in more.steps.items():
         values |= {"stag_scores": values["score_matrix"] * 2, "lambda_t": n * 0.5}
+    fortran = evaluated()
+    labels = fortran.datasets["ground_truth_labels"]
+    fortran.datasets["ground_truth_labels"] = np.asfortranarray(labels)
     other_original = evaluated()
     other_original.datasets["original_samples"] = np.zeros((5, 7), np.int64)
     ints = sampled()
@@ -107,6 +110,7 @@ def odd_runs() -> dict[str, LoggedRun]:
         "float32": wide,
         "typed attributes": typed,
         "more fields": more,
+        "Fortran order": fortran,
         "other originals": other_original,
         "int32 tokens": ints,
     }

@@ -76,9 +76,12 @@ class NpzReader:
 
     def input(self, name: str, start: int | None, stop: int | None) -> NDArray[Any]:
         """Return entries ``[start, stop)`` of an input, or all of it."""
+        key = self._keys[Place.INPUTS, name]
         if start is None or stop is None:
-            values = self._npz.read(self._keys[Place.INPUTS, name])
-            return np.asarray(values)
+            return np.asarray(self._npz.read(key))
+        if self._npz.arrays[key].fortran:
+            # Its rows do not lie one after another; an input is small enough to be held.
+            return np.asarray(self._npz.read(key))[start:stop]
         return self._opened(Place.INPUTS, name, 1).read(stop - start)
 
     def traced(self, name: str, step: int, start: int | None, stop: int | None) -> NDArray[Any]:
@@ -162,6 +165,8 @@ def _address(file: ForeignFile, key: str, array: NpzArray, log: Log) -> tuple[Pl
         return Place.INPUTS, name
     if array.shape[:1] != (len(log.steps),):
         raise file.refuse(f"expected {key} at {len(log.steps)} steps, found {array.shape}")
+    if array.fortran:
+        raise file.refuse(f"{key} is in Fortran order, which cannot be read step by step")
     log.traced.append(LoggedField(name, array.dtype, array.shape[1:], frozenset(log.steps)))
     return Place.TRACE, name
 
