@@ -39,6 +39,8 @@ class ErrorKind(StrEnum):
     COORDINATE_DIFFERS = "coordinate-differs"
     OBJECT_EXISTS = "object-exists"
     OUTPUT_EXISTS = "output-exists"
+    WRITER_REPLACED = "writer-replaced"
+    WRITER_ACTIVE = "writer-active"
     INVALID_NAME = "invalid-name"
     INVALID_SELECTION = "invalid-selection"
     SELECTION_OUT_OF_BOUNDS = "selection-out-of-bounds"
@@ -126,6 +128,8 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.COORDINATE_DIFFERS: ConflictError,
     ErrorKind.OBJECT_EXISTS: ConflictError,
     ErrorKind.OUTPUT_EXISTS: ConflictError,
+    ErrorKind.WRITER_REPLACED: ConflictError,
+    ErrorKind.WRITER_ACTIVE: ConflictError,
     ErrorKind.INVALID_NAME: InvalidInputError,
     ErrorKind.INVALID_SELECTION: InvalidInputError,
     ErrorKind.SELECTION_OUT_OF_BOUNDS: InvalidInputError,

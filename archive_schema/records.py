@@ -219,6 +219,14 @@ class RunRecords:
         self.seal = seal
         return True
 
+    def add(self, commit: Commit) -> None:
+        """Take note of a commit that this process put, so that it is not read back.
+
+        The fields it names must have been declared in the ledger.
+        """
+        self.ledger.add(commit)
+        self._next[commit.writer, commit.epoch] = commit.sequence + 1
+
     def status(self) -> RunStatus:
         """Return whether the run is sealed, being recorded, or left by its writers."""
         if self.seal is not None:

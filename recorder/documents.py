@@ -1,0 +1,143 @@
+"""The Zarr documents of a run that is being recorded: put when a field appears or an axis grows.
+
+An axis that the run declared has its full length from the start. Otherwise the arrays of a
+group have a capacity that doubles; sealing trims it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from archive_schema.hierarchy import array_documents, coordinate_documents, group_documents
+from archive_schema.layout import array_path, declared_steps, field_steps, group_path, zarr_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from archive_schema.models import FieldSpec, RunManifest
+    from archive_schema.store import Store
+
+_FIRST_CAPACITY: Final = 64
+
+
+@dataclass(slots=True)
+class _Group:
+    steps: int
+    samples: int
+    fields: dict[str, FieldSpec] = field(default_factory=dict)
+
+
+class ZarrDocuments:
+    """Keeps the Zarr hierarchy ahead of the tiles, so that a live run opens as plain Zarr.
+
+    Parameters
+    ----------
+    known
+        Fields that were declared before.
+    steps, samples : int
+        Axis lengths that were recorded before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: RunManifest,
+        known: Iterable[FieldSpec] = (),
+        *,
+        steps: int = 0,
+        samples: int = 0,
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._least = (steps, samples)
+        self._groups: dict[str, _Group] = {}
+        self._known: defaultdict[str, dict[str, FieldSpec]] = defaultdict(dict)
+        for spec in known:
+            if not spec.ragged:
+                self._known[group_path(spec)][spec.name] = spec
+        self._lock = threading.Lock()
+
+    def ensure(self, spec: FieldSpec, position: int, stop: int) -> None:
+        """Make the field's array hold a tile.
+
+        Parameters
+        ----------
+        position
+            Of the tile, on the field's own step axis.
+        stop : int, samples
+            Where the tile ends.
+        """
+        with self._lock:
+            path = group_path(spec)
+            group = self._groups.get(path)
+            if group is None:
+                # Fields of an earlier opening too: all arrays of a group have one length.
+                group = _Group(*self._first_capacity(spec), self._known.pop(path, {}))
+            grows = position >= group.steps or stop > group.samples
+            if path in self._groups and spec.name in group.fields and not grows:
+                return
+            whole = grows or path not in self._groups
+            self._groups[path] = group
+            group.fields[spec.name] = spec
+            group.steps = _capacity(group.steps, position + 1)
+            group.samples = _capacity(group.samples, stop)
+            changed = group.fields.values() if whole else [spec]
+            self._put(self._group_documents(path, group))
+            for one in changed:
+                self._put(array_documents(one, steps=group.steps, samples=group.samples))
+
+    def ensure_ragged(
+        self, spec: FieldSpec, step: int, shape: tuple[int, ...], block: tuple[int, ...]
+    ) -> None:
+        """Make the array of a ragged field at *step*."""
+        path = array_path(spec, step)
+        with self._lock:
+            self._put(group_documents([path.rpartition("/")[0]]))
+            self._put(array_documents(spec, steps=0, samples=0, ragged=(step, shape, block)))
+
+    def _first_capacity(self, spec: FieldSpec) -> tuple[int, int]:
+        steps = declared_steps(self._manifest)
+        had_steps, had_samples = self._least
+        count = len(field_steps(spec, steps if steps is not None else range(had_steps)))
+        if steps is None:
+            count = _capacity(_FIRST_CAPACITY, count)
+        samples = self._manifest.samples
+        if samples is None:
+            samples = _capacity(_FIRST_CAPACITY, had_samples)
+        return count, samples
+
+    def _group_documents(self, path: str, group: _Group) -> Mapping[str, bytes]:
+        documents = group_documents([path])
+        first = next(iter(group.fields.values()))
+        if first.place.stepped:
+            declared = declared_steps(self._manifest)
+            numbers: Iterable[int] = (
+                field_steps(first, declared)
+                if declared is not None
+                else range(first.first, first.first + first.every * group.steps, first.every)
+            )
+            documents |= index_documents(path, "step", numbers)
+            if any(spec.tile for spec in group.fields.values()):
+                documents |= index_documents(path, "sample", range(group.samples))
+        return documents
+
+    def _put(self, documents: Mapping[str, bytes]) -> None:
+        for path, data in documents.items():
+            self._store.write(zarr_key(self._manifest.id, path), data)
+
+
+def index_documents(group: str, dim: str, numbers: Iterable[int]) -> dict[str, bytes]:
+    """Return the index coordinate of one axis of a group: an array named like the axis."""
+    values = np.fromiter(numbers, np.int64)
+    return coordinate_documents(f"{group}/{dim}", values, (dim,))
+
+
+def _capacity(had: int, needed: int) -> int:
+    while had < needed:
+        had = max(2 * had, _FIRST_CAPACITY)
+    return had

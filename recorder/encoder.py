@@ -1,0 +1,248 @@
+"""From an accepted tile to a stored object: declare its field, encode it, create it.
+
+The tile is not visible yet: a commit does that. Who finds that the tile is there already
+
+1. compares with what this process or a commit holds: the same values are nothing to do,
+   other values a conflict, and the first stay;
+2. otherwise has met the object of a writer that died before it committed, and replaces it;
+   a writer that is still heard of is given time to commit first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from archive_schema.codecs import EncodedTile, encode_tile
+from archive_schema.dtypes import numpy_dtype, to_stored
+from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
+from archive_schema.layout import choose_block, field_key, step_position, tile_key
+from archive_schema.models import Codec, FieldSpec
+from archive_schema.records import declare_field, read_document
+from recorder.declaration import same_but_chosen
+from recorder.presence import live_writers
+
+if TYPE_CHECKING:
+    import threading
+
+    from numpy.typing import NDArray
+
+    from archive_schema.records import RunRecords
+    from archive_schema.store import Store
+    from recorder.documents import ZarrDocuments
+    from recorder.fields import RecordedField
+    from recorder.snapshot import Snapshot
+
+_LEAST_RATIO: Final = 1.15
+"""Below this a codec costs more than its bytes are worth."""
+_OTHERS_COMMIT_S: Final = 5.0
+_POLL_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTile:
+    """A tile that the caller handed over: copied, or being copied."""
+
+    field: RecordedField
+    step: int
+    tile: int
+    start: int
+    stop: int
+    snapshot: Snapshot
+    cost: int
+    """Bytes of the budget that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTile:
+    """A tile whose object is in the store."""
+
+    path: str
+    key: str
+    step: int
+    tile: int
+    samples: int
+    nbytes: int
+    crc32c: int
+    crc32: int
+    blocks: tuple[int, ...]
+    shape: tuple[int, ...] | None
+    """Ragged fields only, as `block`."""
+    block: tuple[int, ...] | None
+
+
+class TileEncoder:
+    """Does the work of one tile; any number of threads may call it.
+
+    Parameters
+    ----------
+    records
+        What is committed; read and refreshed under *lock* only.
+    """
+
+    def __init__(
+        self, records: RunRecords, documents: ZarrDocuments, writer: str, lock: threading.Lock
+    ) -> None:
+        self._records = records
+        self._store: Store = records.store
+        self._documents = documents
+        self._writer = writer
+        self._lock = lock
+        self._uncommitted: dict[str, StoredTile] = {}
+
+    def store(self, tile: AcceptedTile) -> StoredTile | None:
+        """Encode and create one tile; return None if an equal one was there.
+
+        Raises
+        ------
+        ConflictError
+            ``tile-differs``, or ``field-differs`` if another writer declared the field.
+        InvalidInputError
+            ``value-out-of-range`` for token ids that no byte holds.
+        StorageError
+            If the store did not take it.
+        """
+        stored_values, encoded, spec = self._encode(tile)
+        shape = stored_values.shape if spec.ragged else None
+        result = StoredTile(
+            path=tile.field.path,
+            key=self._key(spec, tile),
+            step=tile.step,
+            tile=tile.tile,
+            samples=tile.stop - tile.start if spec.tile else 0,
+            nbytes=len(encoded.data),
+            crc32c=encoded.crc32c,
+            crc32=encoded.crc32,
+            blocks=encoded.blocks,
+            shape=shape,
+            block=None if shape is None else _block(spec, shape),
+        )
+        with self._lock:
+            if self._is_there(result):
+                return None
+            self._uncommitted[result.key] = result
+        self._prepare(spec, tile, result)
+        if encoded.data:
+            self._create(result, encoded.data)
+        return result
+
+    def committed(self, tiles: list[StoredTile]) -> None:
+        """Forget tiles that the ledger knows now."""
+        with self._lock:
+            for tile in tiles:
+                self._uncommitted.pop(tile.key, None)
+
+    def _encode(self, tile: AcceptedTile) -> tuple[NDArray[Any], EncodedTile, FieldSpec]:
+        field = tile.field
+        try:
+            values = tile.snapshot.values()
+            if not field.stored:
+                with field.lock:
+                    if not field.stored:
+                        self._declare(field, to_stored(values, field.spec))
+            spec = field.spec
+            stored = to_stored(values, spec)
+            block = _block(spec, stored.shape) if spec.ragged else spec.block
+            return stored, encode_tile(stored, spec, block), spec
+        finally:
+            tile.snapshot.release()
+
+    def _declare(self, field: RecordedField, stored: NDArray[Any]) -> None:
+        """Put the declaration, or take over the choices of who put it first."""
+        spec = field.spec
+        if not field.probed:
+            spec = _with_worthwhile_codec(spec, stored)
+        run_id = self._records.run_id
+        try:
+            declare_field(self._store, run_id, spec)
+        except ConflictError:
+            known = read_document(self._store, field_key(run_id, field.path), FieldSpec)
+            if not same_but_chosen(known, spec):
+                raise
+            spec = known
+        field.spec = spec
+        with self._lock:
+            self._records.ledger.declare(field.path, spec)
+        field.stored = True
+
+    def _prepare(self, spec: FieldSpec, tile: AcceptedTile, result: StoredTile) -> None:
+        if result.shape is not None and result.block is not None:
+            self._documents.ensure_ragged(spec, tile.step, result.shape, result.block)
+            return
+        position = self._position(spec, tile.step)
+        self._documents.ensure(spec, position, tile.stop if spec.tile else 0)
+
+    def _create(self, tile: StoredTile, data: bytes) -> None:
+        deadline: float | None = None
+        while True:
+            try:
+                self._store.create(tile.key, data)
+            except ConflictError:
+                if self._holds(tile.key, data):
+                    return
+            else:
+                return
+            with self._lock:
+                self._records.refresh()
+                if self._is_there(tile, uncommitted=False):
+                    return
+            if deadline is None:
+                deadline = time.monotonic() + _OTHERS_COMMIT_S
+            if time.monotonic() > deadline or not live_writers(self._records, self._writer):
+                self._store.write(tile.key, data)
+                return
+            time.sleep(_POLL_S)
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Return whether the object is this one: a put may land and lose its answer."""
+        try:
+            return self._store.read(key) == data
+        except NotFoundError:
+            return False
+
+    def _is_there(self, tile: StoredTile, *, uncommitted: bool = True) -> bool:
+        """Return whether the tile is recorded with these values; to be called under the lock."""
+        known: StoredTile | None = self._uncommitted.get(tile.key) if uncommitted else None
+        if known is not None:
+            same = (known.samples, known.crc32, known.shape)
+        else:
+            ledger = self._records.ledger.fields.get(tile.path)
+            entry = None if ledger is None else ledger.tile(tile.step, tile.tile)
+            if entry is None:
+                return False
+            same = (entry.samples, entry.crc32, None if tile.shape is None else entry.shape)
+        if same == (tile.samples, tile.crc32, tile.shape):
+            return True
+        message = (
+            f"field {tile.path}, step {tile.step}, tile {tile.tile}: other values are recorded"
+            " already, and stay"
+        )
+        raise ConflictError(ErrorKind.TILE_DIFFERS, message)
+
+    def _key(self, spec: FieldSpec, tile: AcceptedTile) -> str:
+        position = tile.step if spec.ragged else self._position(spec, tile.step)
+        return tile_key(self._records.run_id, spec, position, tile.tile)
+
+    def _position(self, spec: FieldSpec, step: int) -> int:
+        if not spec.place.stepped:
+            return 0
+        position = step_position(self._records.manifest, spec, step)
+        assert position is not None, "the caller's thread accepts no other step"  # noqa: S101
+        return position
+
+
+def _block(spec: FieldSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the extent of a block of a ragged field at a step where it has *shape*."""
+    return choose_block(shape, numpy_dtype(spec.stored_dtype).itemsize)
+
+
+def _with_worthwhile_codec(spec: FieldSpec, stored: NDArray[Any]) -> FieldSpec:
+    """Return *spec* as it is, or without compression if its first tile hardly shrinks."""
+    if not stored.size:
+        return spec
+    block = _block(spec, stored.shape) if spec.ragged else spec.block
+    encoded = encode_tile(stored, spec, block)
+    if stored.nbytes >= _LEAST_RATIO * len(encoded.data):
+        return spec
+    return spec.model_copy(update={"codec": Codec(name="raw")})

@@ -1,0 +1,470 @@
+"""`TraceRecorder`: what a sampler calls.
+
+A call checks its arguments, copies the values and queues them; everything else happens on
+background threads (`recorder.writer`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from archive_schema.errors import (
+    ArchiveError,
+    ConflictError,
+    ErrorKind,
+    invalid,
+)
+from archive_schema.models import Codec, Place, check_name
+from archive_schema.store import open_store
+from archive_schema.systems.registry import system as system_named
+from recorder.budget import default_max_bytes
+from recorder.coordinates import scalar
+from recorder.declaration import FieldOptions
+from recorder.opening import manifest_of
+from recorder.session import Session, Settings
+from recorder.snapshot import given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike
+
+    from archive_schema.models import Seal
+    from archive_schema.store import Store
+    from recorder.declaration import Address
+    from recorder.recorded import Recorded
+    from recorder.snapshot import Values
+
+
+class RecordingStoppedWarning(UserWarning):
+    """The sampler goes on, and nothing more of it is recorded."""
+
+
+class TraceRecorder:
+    """Records one run, as one writer; nothing happens before it is entered.
+
+    Parameters
+    ----------
+    store
+        A store, or its URL: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``.
+    run
+        Id of the run. One that exists is resumed if it is declared equally and not sealed.
+    system
+        The upstream format that the run follows; it names the axes of its fields.
+    metadata
+        What the run was made with: JSON values.
+    tags
+        Words to find the run by.
+    steps
+        Number of steps 0..steps-1, or the step numbers if they are sparse, or None if not known.
+    samples
+        Number of samples, or None if not known.
+    tile : int, samples
+        Samples in a tile; None for as many as the first batch has. Batches are whole tiles.
+    writer
+        Name of this writer. Processes that record one run need a name each.
+    max_bytes : int, bytes
+        Memory for what is accepted and not yet stored; None for 2 GiB or a tenth of the
+        machine's memory, whichever is less.
+    deadline_s : float, seconds
+        How long a call waits for the store while nothing gets done.
+    durability
+        ``"process"``: what is recorded survives the end of the process. ``"disk"``: also a
+        power cut.
+    on_error
+        ``"raise"``: a failure is raised by the next call and by `close`. ``"ignore"``: it is
+        warned of, the sampler goes on, and the run stays incomplete.
+    resume : bool
+        Whether a run that exists may be resumed.
+    seal_at_exit : bool
+        Whether leaving the ``with`` block seals the run. It does not while another writer
+        records: the last one to leave does.
+    commit_interval_s : float, seconds
+        Least time between two commits.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | os.PathLike[str],
+        run: str,
+        *,
+        system: str = "generic",
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+        steps: int | Iterable[int] | None = None,
+        samples: int | None = None,
+        tile: int | None = None,
+        writer: str = "main",
+        max_bytes: int | None = None,
+        deadline_s: float = 60.0,
+        durability: Literal["process", "disk"] = "process",
+        on_error: Literal["raise", "ignore"] = "raise",
+        resume: bool = True,
+        seal_at_exit: bool = True,
+        commit_interval_s: float = 0.2,
+    ) -> None:
+        self._store = open_store(store) if isinstance(store, str | os.PathLike) else store
+        system_named(system)
+        self._manifest = manifest_of(
+            run, system=system, metadata=metadata or {}, tags=tags, steps=steps, samples=samples
+        )
+        _check_one_of("durability", durability, ("process", "disk"))
+        _check_one_of("on_error", on_error, ("raise", "ignore"))
+        if tile is not None and tile < 1:
+            raise invalid(ErrorKind.INVALID_PARAMETER, f"expected a tile of samples, got {tile}")
+        self._settings = Settings(
+            writer=check_name(writer),
+            tile=tile,
+            max_bytes=default_max_bytes() if max_bytes is None else max_bytes,
+            deadline_s=deadline_s,
+            durable=durability == "disk",
+            resume=resume,
+            commit_interval_s=commit_interval_s,
+        )
+        self._goes_on = on_error == "ignore"
+        self._seal_at_exit = seal_at_exit
+        self._session: Session | None = None
+        self._seal: Seal | None = None
+        self._closed = False
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        if self._session is not None:
+            raise RuntimeError("a recorder is entered once; make another to open the run again")
+        self._session = Session(self._store, self._manifest, self._settings)
+        return self
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        __: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._give_up(error)
+            return
+        self.close()
+        if self._seal_at_exit and not self._stopped and self._seal is None:
+            session = self._opened()
+            # Another writer that still records has tiles to come; the last one seals.
+            if not session.others():
+                self._seal = session.seal()
+
+    @property
+    def run_id(self) -> str:
+        """Return the id of the run."""
+        return self._manifest.id
+
+    def record(
+        self, n: int, samples: slice | None = None, layer: str | None = None, **values: Any
+    ) -> None:
+        """Record values of one step.
+
+        Parameters
+        ----------
+        n
+            Number of the step.
+        samples
+            Which samples of the run the arrays hold: ``slice(start, stop)``; None for all.
+        layer
+            Record arrays as fields of this layer.
+        values
+            By name. Python and NumPy scalars are coordinates of the step; arrays and tensors
+            are fields, whose first axis is the sample axis unless they are declared otherwise.
+
+        Raises
+        ------
+        InvalidInputError
+            If a step, samples, dtype or shape is not what the run or the field declares;
+            nothing of the call is recorded then.
+        ConflictError
+            ``coordinate-differs``; ``tile-differs`` if an earlier call gave other values than
+            are recorded.
+        StorageError
+            If something accepted before could not be stored.
+        """
+        session = self._active()
+        if session is None:
+            return
+        number, at = session.steps.position(n)
+        bounds = session.samples.bounds(samples)
+        place = Place.TRACE if layer is None else Place.LAYERS
+        arrays: dict[Address, Values] = {}
+        coordinates = []
+        for name, value in values.items():
+            known = scalar(value)
+            if known is not None:
+                coordinates.append((name, *known))
+            else:
+                arrays[place, layer, name] = given(value, name)
+        with self._going_on():
+            session.accept(arrays, coordinates, number, at, bounds)
+
+    def declare(
+        self,
+        name: str,
+        *,
+        layer: str | None = None,
+        place: Place | str | None = None,
+        dims: Sequence[str] | None = None,
+        tokens: bool | None = None,
+        every: int = 1,
+        first: int = 0,
+        ragged: bool | None = None,
+        tile: int | None = None,
+        storage: Literal["widen", "bits"] = "widen",
+        codec: Codec | None = None,
+        block: Sequence[int] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Settle what the first values of a field do not say.
+
+        Parameters
+        ----------
+        dims
+            Names of all axes but step; the sample axis, if there is one, is the first.
+        tokens
+            Whether the values are ids in a vocabulary of at most 256.
+        every, first : int, positions on the run's step axis
+            Record positions first, first + every, …; others are passed over.
+        ragged
+            Whether the shape differs from step to step.
+        tile : int, samples
+            Samples in a tile of this field.
+        storage
+            What happens to bfloat16 and float8: widened exactly, or kept bit by bit.
+        codec, block
+            How a block is compressed, and its extent along sample and the other axes.
+
+        Raises
+        ------
+        ConflictError
+            ``field-differs`` if the field is recorded already and otherwise.
+        """
+        _check_one_of("storage", storage, ("widen", "bits"))
+        for limit, value, what in ((1, every, "every"), (0, first, "first"), (1, tile, "tile")):
+            if value is not None and value < limit:
+                message = f"expected {what} of {limit} or more, got {value}"
+                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        where = Place(place) if place is not None else Place.TRACE
+        address: Address = (where if layer is None else Place.LAYERS, layer, check_name(name))
+        self._opened().fields.settle(
+            address,
+            FieldOptions(
+                dims=None if dims is None else tuple(dims),
+                tokens=tokens,
+                every=every,
+                first=first,
+                ragged=ragged,
+                tile=tile,
+                storage=storage,
+                codec=codec,
+                block=None if block is None else tuple(block),
+                attributes=attributes or {},
+            ),
+        )
+
+    def inputs(self, samples: slice | None = None, **arrays: Any) -> None:
+        """Record what the sampler was given: sequences, labels, codebooks; arguments as `outputs`.
+
+        Raises
+        ------
+        InvalidInputError, ConflictError, StorageError
+            As `record`.
+        """
+        self._whole_run(Place.INPUTS, samples, arrays)
+
+    def outputs(self, samples: slice | None = None, **arrays: Any) -> None:
+        """Record what came out at the end.
+
+        Parameters
+        ----------
+        samples
+            Which samples of the run the arrays hold. Without it, an array has a sample axis
+            only if the system or `declare` says so, and then holds all samples.
+        arrays
+            By name.
+
+        Raises
+        ------
+        InvalidInputError, ConflictError, StorageError
+            As `record`.
+        """
+        self._whole_run(Place.OUTPUTS, samples, arrays)
+
+    def sample_coordinates(self, samples: slice | None = None, **values: ArrayLike) -> None:
+        """Record what is known of each sample: a label, a class, a seed.
+
+        Parameters
+        ----------
+        samples
+            Which samples of the run the values belong to; None for samples 0, 1, ….
+        values
+            By name: one number or text a sample.
+
+        Raises
+        ------
+        InvalidInputError
+            ``shape-mismatch`` for another number of values than samples.
+        ConflictError
+            ``coordinate-differs``.
+        """
+        session = self._active()
+        if session is None:
+            return
+        bounds = session.samples.bounds(samples)
+        columns = {name: _column(name, value, bounds) for name, value in values.items()}
+        if bounds is None:
+            for column in columns.values():
+                session.samples.bounds(slice(0, len(column)))
+        start = 0 if bounds is None else bounds[0]
+        with self._going_on():
+            for name, column in columns.items():
+                session.put_samples(start, name, column)
+
+    def recorded(self) -> Recorded:
+        """Return which tiles are committed, by this and any other writer."""
+        return self._opened().recorded()
+
+    def flush(self) -> None:
+        """Return once everything accepted is committed: from then on it is not lost.
+
+        Raises
+        ------
+        ArchiveError
+            If it could not be.
+        """
+        session = self._active()
+        if session is not None:
+            with self._going_on():
+                session.writer.flush()
+
+    def seal(self) -> Seal:
+        """Finish the run: nothing can be added to it any more. Ends this recorder too.
+
+        Raises
+        ------
+        ConflictError
+            ``writer-active`` while another writer records.
+        """
+        session = self._opened()
+        self.close()
+        others = session.others()
+        if others:
+            message = f"run {self.run_id!r} is still recorded by {', '.join(others)}"
+            raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
+        self._seal = session.seal()
+        return self._seal
+
+    def close(self) -> None:
+        """Commit what was accepted and stop; idempotent. The run is not sealed.
+
+        Raises
+        ------
+        ArchiveError
+            What ended the recording before; with ``on_error="ignore"`` it is warned of.
+        """
+        session = self._opened()
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            session.writer.close()
+        except ArchiveError as error:
+            if not self._goes_on:
+                raise
+            self._stopped = True
+            self._warn(error)
+
+    def _whole_run(self, place: Place, samples: slice | None, arrays: Mapping[str, Any]) -> None:
+        session = self._active()
+        if session is None:
+            return
+        bounds = session.samples.bounds(samples)
+        values: dict[Address, Values] = {
+            (place, None, name): given(_array(value), name) for name, value in arrays.items()
+        }
+        with self._going_on():
+            session.accept(values, (), 0, 0, bounds)
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("the recorder is not open; use it in a with statement")
+        return self._session
+
+    def _active(self) -> Session | None:
+        """Return the open session, or None if the sampler goes on without recording."""
+        session = self._opened()
+        if self._stopped:
+            return None
+        if self._seal is not None:
+            message = f"run {self.run_id!r} is sealed; nothing can be added to it"
+            raise ConflictError(ErrorKind.RUN_SEALED, message)
+        if self._closed:
+            raise RuntimeError("the recorder is closed")
+        return session
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Let the sampler go on after a failure, if it wants to; wrong arguments stay errors."""
+        try:
+            yield
+        except ArchiveError as error:
+            if not self._goes_on or self._opened().writer.failure is None:
+                raise
+            self._stopped = True
+            self._warn(error)
+
+    def _warn(self, error: ArchiveError) -> None:
+        message = (
+            f"run {self.run_id!r} is no longer recorded and stays incomplete; open it again to"
+            f" resume. {error}"
+        )
+        warnings.warn(message, RecordingStoppedWarning, stacklevel=4)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Keep what was accepted, and leave the run incomplete."""
+        if self._closed:
+            return
+        self._closed = True
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            self._opened().writer.close(reason)
+        except ArchiveError as failure:
+            error.add_note(f"While the recorder closed: {failure}")
+
+
+def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        message = f"expected {name} of {' or '.join(allowed)}, got {value!r}"
+        raise invalid(ErrorKind.INVALID_PARAMETER, message)
+
+
+def _array(value: object) -> object:
+    """Return numbers and lists as arrays; arrays of any library as they are."""
+    plain = isinstance(value, bool | int | float | str | bytes | list | tuple)
+    return np.asarray(value) if plain else value
+
+
+def _column(name: str, value: ArrayLike, bounds: tuple[int, int] | None) -> np.ndarray[Any, Any]:
+    """Return the values of a sample coordinate, one for each sample."""
+    values = np.asarray(value)
+    if values.ndim != 1 or values.dtype.kind not in "biufU" or values.dtype == np.longdouble:
+        message = (
+            f"sample coordinate {name!r}: expected one number or text for each sample,"
+            f" got {values.dtype} of shape {values.shape}"
+        )
+        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
+    if bounds is not None and len(values) != bounds[1] - bounds[0]:
+        message = (
+            f"sample coordinate {name!r}: expected {bounds[1] - bounds[0]} values,"
+            f" got {len(values)}"
+        )
+        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
+    return values

@@ -1,0 +1,223 @@
+"""The end of a run: what makes it whole for readers of plain Zarr, and then one small object.
+
+1. The index document: everything that was committed, in one.
+2. The Zarr documents with final shapes, the coordinates, and the masks of what is recorded.
+3. The root with all metadata in it.
+4. ``seal.json``, created once: until then the run is as it was, and after it nothing changes.
+
+Every step before the last only repeats what the commits say, so whoever is killed in between
+leaves nothing wrong, and of two who seal, one wins and the other reads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from crc32c import crc32c
+
+from archive_schema.errors import ConflictError
+from archive_schema.hierarchy import (
+    array_documents,
+    consolidated,
+    coordinate_documents,
+    group_documents,
+)
+from archive_schema.layout import (
+    array_path,
+    declared_steps,
+    field_steps,
+    group_path,
+    run_prefix,
+    seal_key,
+    zarr_key,
+)
+from archive_schema.models import Place, Seal
+from archive_schema.records import document_bytes, read_document
+from recorder.declaration import MASK_ENDING
+from recorder.documents import index_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from archive_schema.ledger import FieldLedger, Ledger
+    from archive_schema.models import RunManifest
+    from archive_schema.records import RunRecords
+
+
+def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
+    """Seal the run, or return the seal that it has.
+
+    Nobody may be recording: what is committed while this runs may not be in the run.
+
+    Parameters
+    ----------
+    records
+        The run; refreshed here.
+    """
+    records.refresh()
+    if records.seal is not None:
+        return records.seal
+    store, run_id, ledger = records.store, records.run_id, records.ledger
+    index = document_bytes(ledger.index())
+    checksum = crc32c(index)
+    name = f"index-{checksum:08x}.json"
+    # The name says the content: whoever put it before put the same.
+    store.write(f"{run_prefix(run_id)}/{name}", index)
+    for path, data in sealed_documents(records.manifest, ledger).items():
+        store.write(zarr_key(run_id, path), data)
+    for path in _unused_masks(records.manifest, ledger):
+        store.delete(zarr_key(run_id, path))
+    seal = Seal(
+        time=datetime.now(UTC),
+        generation=generation,
+        index=name,
+        index_crc32c=checksum,
+        samples=_samples(records.manifest, ledger),
+        tiles=sum(field.count for field in ledger.fields.values()),
+        nbytes=sum(field.nbytes for field in ledger.fields.values()),
+    )
+    try:
+        store.create(seal_key(run_id), document_bytes(seal))
+    except ConflictError:
+        seal = read_document(store, seal_key(run_id), Seal)
+    records.refresh()
+    return seal
+
+
+def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
+    """Return every object of a sealed run's Zarr hierarchy but its tiles, by path."""
+    samples = _samples(manifest, ledger)
+    documents: dict[str, bytes] = {}
+    attributes: dict[str, Mapping[str, object]] = {
+        "": {"trace_archive": {"run": manifest.id, "system": manifest.system}}
+    }
+    groups = _groups(ledger)
+    named = sorted({*ledger.step_coordinates, *ledger.sample_coordinates})
+    if named and not any(_is_trace(fields) for fields in groups.values()):
+        groups[Place.TRACE.value] = []
+    for path, fields in groups.items():
+        steps = _steps(manifest, ledger, fields)
+        for field in fields:
+            documents |= array_documents(field.spec, steps=len(steps), samples=samples)
+        if fields and not fields[0].spec.place.stepped:
+            continue
+        documents |= index_documents(path, "step", steps)
+        if samples:
+            documents |= index_documents(path, "sample", range(samples))
+        documents |= _mask_documents(path, fields, steps, samples)
+        if _is_trace(fields) or not fields:
+            documents |= _coordinate_documents(path, ledger, steps, samples)
+            attributes[path] = {"coordinates": " ".join(named)} if named else {}
+    paths = [*groups, *_ragged_groups(ledger)]
+    for field in ledger.fields.values():
+        documents |= _ragged_documents(field)
+    documents |= group_documents(paths, attributes)
+    metadata = {p: data for p, data in documents.items() if p.rpartition("/")[2] == "zarr.json"}
+    documents["zarr.json"] = consolidated(metadata)
+    return documents
+
+
+def _groups(ledger: Ledger) -> dict[str, list[FieldLedger]]:
+    groups: defaultdict[str, list[FieldLedger]] = defaultdict(list)
+    for field in ledger.fields.values():
+        if not field.spec.ragged:
+            groups[group_path(field.spec)].append(field)
+    return dict(groups)
+
+
+def _is_trace(fields: Sequence[FieldLedger]) -> bool:
+    return bool(fields) and fields[0].spec.place is Place.TRACE
+
+
+def _samples(manifest: RunManifest, ledger: Ledger) -> int:
+    return ledger.samples if manifest.samples is None else manifest.samples
+
+
+def _steps(manifest: RunManifest, ledger: Ledger, fields: Sequence[FieldLedger]) -> Sequence[int]:
+    """Return the step numbers along the step axis of a group."""
+    steps = declared_steps(manifest)
+    if steps is None:
+        steps = range(ledger.steps[-1] + 1 if ledger.steps else 0)
+    return field_steps(fields[0].spec, steps) if fields else steps
+
+
+def _masks(
+    fields: Sequence[FieldLedger], steps: Sequence[int], samples: int
+) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+    """Return where any field is recorded, and the masks of fields with another coverage."""
+    length = max(samples, 1)
+    masks = {field.spec.name: field.recorded(length, steps) for field in fields}
+    together = np.zeros((len(steps), length), bool)
+    for mask in masks.values():
+        together |= mask
+    return together, {
+        name: mask for name, mask in masks.items() if not np.array_equal(mask, together)
+    }
+
+
+def _mask_documents(
+    group: str, fields: Sequence[FieldLedger], steps: Sequence[int], samples: int
+) -> dict[str, bytes]:
+    if not fields:
+        return {}
+    together, others = _masks(fields, steps, samples)
+    named = {"recorded": together, **{name + MASK_ENDING: mask for name, mask in others.items()}}
+    documents: dict[str, bytes] = {}
+    for name, mask in named.items():
+        # Without samples, what is recorded is a matter of steps alone.
+        values, dims = (mask, ("step", "sample")) if samples else (mask[:, 0], ("step",))
+        documents |= coordinate_documents(f"{group}/{name}", values, dims)
+    return documents
+
+
+def _unused_masks(manifest: RunManifest, ledger: Ledger) -> list[str]:
+    """Return masks that an earlier sealing may have begun with, and that do not hold now."""
+    unused = []
+    for path, fields in _groups(ledger).items():
+        if fields[0].spec.place.stepped:
+            steps = _steps(manifest, ledger, fields)
+            _, others = _masks(fields, steps, _samples(manifest, ledger))
+            unused += [
+                f"{path}/{field.spec.name}{MASK_ENDING}/zarr.json"
+                for field in fields
+                if field.spec.name not in others
+            ]
+    return unused
+
+
+def _coordinate_documents(
+    group: str, ledger: Ledger, steps: Sequence[int], samples: int
+) -> dict[str, bytes]:
+    documents: dict[str, bytes] = {}
+    for coordinate in ledger.step_coordinates.values():
+        values = coordinate.array(steps)
+        documents |= coordinate_documents(f"{group}/{coordinate.name}", values, ("step",))
+    for coordinate in ledger.sample_coordinates.values():
+        values = coordinate.array(range(samples))
+        documents |= coordinate_documents(f"{group}/{coordinate.name}", values, ("sample",))
+    return documents
+
+
+def _ragged_groups(ledger: Ledger) -> list[str]:
+    return [
+        array_path(field.spec, step).rpartition("/")[0]
+        for field in ledger.fields.values()
+        if field.spec.ragged
+        for step in field.steps[:1]
+    ]
+
+
+def _ragged_documents(field: FieldLedger) -> dict[str, bytes]:
+    documents: dict[str, bytes] = {}
+    if field.spec.ragged:
+        for step in field.steps:
+            entry = field.tile(step)
+            assert entry is not None, "a ragged field has a tile at each of its steps"  # noqa: S101
+            ragged = (step, entry.shape, entry.block)
+            documents |= array_documents(field.spec, steps=0, samples=0, ragged=ragged)
+    return documents
