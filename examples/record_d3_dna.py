@@ -1,9 +1,9 @@
 """Record every step of a D3-DNA-like sampler, as a user would.
 
-``python -m examples.record_d3_dna STORE --run ID`` trains the small sampler of
-`examples.dna_sampler`, samples batch by batch, and records what a step saw and did, what the
-network's blocks gave out, and the final sequences. Killed and started again on the same machine,
-it draws the same numbers and goes on where it stood.
+``python record_d3_dna.py STORE --run ID`` trains the small sampler of `dna_sampler`, samples
+batch by batch, and records what a step saw and did, what the network's blocks gave out, and
+the final sequences. Killed and started again on the same machine, it draws the same numbers
+and goes on where it stood.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 
 import torch
+from dna_sampler import DATA, GeometricNoise, Sampler, encode, read_fasta, train
 
-from examples.dna_sampler import DATA, GeometricNoise, Sampler, encode, read_fasta, train
 from recorder import TraceRecorder
 
 

@@ -36,12 +36,12 @@ TIMEOUT_S: Final = 110.0
 def sampler(store: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the example that records a real sampler."""
     command = [
-        sys.executable, "-m", "examples.record_d3_dna", str(store), "--run", run,
+        sys.executable, str(ROOT / "examples/record_d3_dna.py"), str(store), "--run", run,
         "--samples", str(SAMPLES), "--batch", str(BATCH), "--steps", str(STEPS),
     ]  # fmt: skip
     # One thread: the numbers of a run depend on how many there are.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment) as process:
         try:
             yield process
         finally:

@@ -1,0 +1,146 @@
+"""Commands that write an archive: import, verify, rm and demo."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from archive_schema.cli import DAMAGED
+from archive_schema.records import run_ids
+from archive_schema.store import open_store
+from recorder import demonstration
+from recorder.importers import import_file, importable_systems
+from recorder.maintenance import remove_run, verify_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="TRACE_ARCHIVE_STORE",
+        help="Where the archive is: a path, file://, s3://, gs:// or az://.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def import_run(
+    system: Annotated[str, typer.Argument(help=f"One of {', '.join(importable_systems())}.")],
+    path: Annotated[str, typer.Argument(help="The file: a path, or any URL that fsspec opens.")],
+    run: Annotated[str, typer.Option("--run", help="Id of the new run.")],
+    store: StoreUrl,
+    as_json: Json = False,
+) -> None:
+    """Take over a file of an upstream system as a run."""
+    with _bar("importing", as_json) as progress:
+        report = import_file(system, path, open_store(store), run, progress=progress)
+    if as_json:
+        _print_json(report)
+        return
+    console = Console(soft_wrap=True)
+    done = "is there already, equal" if report.known else "imported"
+    console.print(
+        f"run {report.run} {done}: generation {report.generation},"
+        f" {report.steps} steps, {report.samples} samples",
+        markup=False,
+    )
+    for word, sentences in (("missing", report.missing), ("odd", report.odd)):
+        for sentence in sentences:
+            console.print(f"  {word}: {sentence}", markup=False)
+
+
+def verify(
+    run: Annotated[str, typer.Argument(help="Id of the run.")],
+    store: StoreUrl,
+    as_json: Json = False,
+) -> None:
+    """Read a run back against its commits; exit code 3 if anything is lost or damaged."""
+    with _bar("verifying", as_json) as progress:
+        report = verify_run(open_store(store), run, progress)
+    if as_json:
+        _print_json(report)
+    else:
+        console = Console()
+        if report.found:
+            table = Table("finding", "object", "detail")
+            for one in report.found:
+                table.add_row(one.finding, one.key, one.detail)
+            console.print(table)
+        state = "sound" if report.sound else "NOT sound"
+        console.print(f"run {report.run}: {report.tiles} tiles, {report.nbytes} bytes, {state}")
+    if not report.sound:
+        raise typer.Exit(DAMAGED)
+
+
+def rm(
+    run: Annotated[str, typer.Argument(help="Id of the run.")],
+    store: StoreUrl,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a run and everything in it."""
+    opened = open_store(store)
+    if not yes:
+        typer.confirm(f"Remove run {run} from {opened.url} for good?", abort=True)
+    count = remove_run(opened, run)
+    typer.echo(f"run {run} removed: {count} objects")
+
+
+def demo(
+    store: Annotated[
+        str, typer.Option("--store", envvar="TRACE_ARCHIVE_STORE", help="Where to record.")
+    ] = "demo-archive",
+    port: Annotated[int, typer.Option("--port", help="Where to serve.")] = 8000,
+    samples: Annotated[int, typer.Option("--samples", min=1)] = 200,
+    steps: Annotated[int, typer.Option("--steps", min=1)] = 128,
+    once: Annotated[bool, typer.Option("--once", help="End when the run is recorded.")] = False,
+) -> None:
+    """Record a real sampler into a local archive, serve it meanwhile, and say where to look."""
+    run_id = demonstration.free_run_id(run_ids(open_store(store)))
+    url = f"http://127.0.0.1:{port}"
+    arguments = ["--samples", str(samples), "--steps", str(steps)]
+    with (
+        demonstration.server(store, port) as server,
+        demonstration.sampler(store, run_id, arguments) as sampler,
+    ):
+        typer.echo(
+            f"""
+Recording run {run_id} into {store}: a network learns real regulatory DNA first,
+then samples it. While it records, and after:
+
+  {url}/docs
+  curl '{url}/runs/{run_id}'
+  curl '{url}/runs/{run_id}/steps/3/score_matrix?samples=0:8'
+  curl -O {url}/runs/{run_id}.h5
+"""
+        )
+        demonstration.await_end(sampler, server)
+        typer.echo(f"Run {run_id} is sealed.")
+        if not once:
+            typer.echo(f"Serving {url} until Ctrl-C.")
+            try:
+                server.wait()
+            except KeyboardInterrupt:
+                typer.echo("Stopped.")
+
+
+@contextmanager
+def _bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal, and nothing where a program reads."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _print_json(report: object) -> None:
+    typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
