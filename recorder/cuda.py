@@ -104,8 +104,13 @@ class DeviceCopier:
         self._under_way: deque[PinnedSnapshot] = deque()
         self._lock = threading.Lock()
 
-    def copy(self, tensor: torch.Tensor) -> PinnedSnapshot:
+    def copy(self, tensor: torch.Tensor, *, owned: bool = False) -> PinnedSnapshot:
         """Enqueue a copy of *tensor* and return at once.
+
+        Parameters
+        ----------
+        owned : bool
+            Whether nobody changes the tensor, so that it needs no clone.
 
         Raises
         ------
@@ -123,7 +128,8 @@ class DeviceCopier:
             nbytes = tensor.numel() * tensor.element_size()
             buffer = self._pool.take(nbytes)
             host = buffer[:nbytes].view(tensor.dtype).view(tensor.shape)
-            staged = tensor.clone(memory_format=torch.contiguous_format)
+            # A clone is contiguous already where the tensor was dense.
+            staged = tensor if owned else tensor.clone()
             self._side.wait_stream(torch.cuda.current_stream(tensor.device))
             with torch.cuda.stream(self._side):
                 host.copy_(staged, non_blocking=True)

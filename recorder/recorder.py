@@ -25,8 +25,9 @@ from archive_schema.systems.registry import system as system_named
 from recorder.budget import default_max_bytes
 from recorder.coordinates import scalar
 from recorder.declaration import FieldOptions
+from recorder.hooks import LayerHooks
 from recorder.opening import manifest_of
-from recorder.session import Session, Settings
+from recorder.session import Offer, Session, Settings
 from recorder.snapshot import given
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import ArrayLike
+    from torch.nn import Module
 
     from archive_schema.models import Seal
     from archive_schema.store import Store
+    from recorder.capture import Capture
     from recorder.declaration import Address
     from recorder.recorded import Recorded
-    from recorder.snapshot import Values
 
 
 class RecordingStoppedWarning(UserWarning):
@@ -130,6 +132,7 @@ class TraceRecorder:
         self._goes_on = on_error == "ignore"
         self._seal_at_exit = seal_at_exit
         self._session: Session | None = None
+        self._hooks: LayerHooks | None = None
         self._seal: Seal | None = None
         self._closed = False
         self._stopped = False
@@ -195,16 +198,16 @@ class TraceRecorder:
         number, at = session.steps.position(n)
         bounds = session.samples.bounds(samples)
         place = Place.TRACE if layer is None else Place.LAYERS
-        arrays: dict[Address, Values] = {}
+        offers = [] if self._hooks is None else self._hooks.take(bounds)
         coordinates = []
         for name, value in values.items():
             known = scalar(value)
             if known is not None:
                 coordinates.append((name, *known))
             else:
-                arrays[place, layer, name] = given(value, name)
+                offers.append(Offer((place, layer, name), given(value, name), bounds))
         with self._going_on():
-            session.accept(arrays, coordinates, number, at, bounds)
+            session.accept(offers, coordinates, number, at)
 
     def declare(
         self,
@@ -328,6 +331,33 @@ class TraceRecorder:
             for name, column in columns.items():
                 session.put_samples(start, name, column)
 
+    def attach(
+        self, model: Module, patterns: Mapping[str, Capture | Mapping[str, Any] | str]
+    ) -> None:
+        """Record what layers of *model* give out, by forward hooks.
+
+        What fires between two calls of `record` belongs to the step of the second: call
+        `record` after the model. The hooks go when the recorder closes. Attach before
+        ``torch.compile``.
+
+        Parameters
+        ----------
+        patterns
+            By glob over the names of the model's modules (``*`` stays within one part of a
+            name, ``**`` crosses dots): what to keep, as a `Capture`, its arguments, or the
+            name of the field.
+
+        Raises
+        ------
+        InvalidInputError
+            ``pattern-unmatched`` if a glob matches no module; by the first `record`, if it
+            matched none that ran.
+        """
+        session = self._opened()
+        if self._hooks is None:
+            self._hooks = LayerHooks(session.fields.settle)
+        self._hooks.attach(model, patterns)
+
     def recorded(self) -> Recorded:
         """Return which tiles are committed, by this and any other writer."""
         return self._opened().recorded()
@@ -374,6 +404,7 @@ class TraceRecorder:
         if self._closed:
             return
         self._closed = True
+        self._detach()
         try:
             session.writer.close()
         except ArchiveError as error:
@@ -387,11 +418,17 @@ class TraceRecorder:
         if session is None:
             return
         bounds = session.samples.bounds(samples)
-        values: dict[Address, Values] = {
-            (place, None, name): given(_array(value), name) for name, value in arrays.items()
-        }
+        offers = [
+            Offer((place, None, name), given(_array(value), name), bounds)
+            for name, value in arrays.items()
+        ]
         with self._going_on():
-            session.accept(values, (), 0, 0, bounds)
+            session.accept(offers, (), 0, 0)
+
+    def _detach(self) -> None:
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -433,6 +470,7 @@ class TraceRecorder:
         if self._closed:
             return
         self._closed = True
+        self._detach()
         reason = f"{type(error).__name__}: {error}"
         try:
             self._opened().writer.close(reason)

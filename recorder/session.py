@@ -62,6 +62,16 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """Values of one field in one call, not yet checked or copied."""
+
+    address: Address
+    values: Values
+    bounds: tuple[int, int] | None
+    """Samples ``[start, stop)`` that the values hold; None for all samples of the run."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Planned:
     """Values that were checked, and the tiles that they make up."""
 
@@ -131,24 +141,21 @@ class Session:
 
     def accept(
         self,
-        values: dict[Address, Values],
+        offers: Sequence[Offer],
         coordinates: Sequence[tuple[str, str, Scalar]],
         step: int,
         at: int,
-        bounds: tuple[int, int] | None,
     ) -> None:
         """Take the values of one call.
 
         Parameters
         ----------
-        values
+        offers
             Arrays, not yet copied.
         coordinates
             Name, dtype and value of step coordinates.
         step, at : int
             The step's number, and its position on the run's step axis.
-        bounds
-            Samples ``[start, stop)`` that the arrays hold; None for all samples of the run.
 
         Raises
         ------
@@ -160,11 +167,7 @@ class Session:
             What ended the writer.
         """
         with self._call:
-            planned = [
-                plan
-                for address, value in values.items()
-                if (plan := self._planned(address, value, at, bounds)) is not None
-            ]
+            planned = [plan for offer in offers if (plan := self._planned(offer, at)) is not None]
             for plan in planned:
                 if self.fields.get(plan.field.spec.address) is None:
                     self._check_name(plan.field)
@@ -198,16 +201,15 @@ class Session:
         """Seal the run; the writer must be closed."""
         return seal_run(self._records)
 
-    def _planned(
-        self, address: Address, values: Values, at: int, bounds: tuple[int, int] | None
-    ) -> _Planned | None:
+    def _planned(self, offer: Offer, at: int) -> _Planned | None:
         """Check one array, and say which tiles it makes up; None where its field is not due."""
+        address, values, bounds = offer.address, offer.values, offer.bounds
         field = self.fields.get(address)
         if field is None:
             options = self.fields.options(address)
             if address[0].stepped and (at < options.first or (at - options.first) % options.every):
                 return None
-            field = self._first_seen(address, values, bounds)
+            field = self._first_seen(offer)
         elif field.spec.place.stepped and not field.takes(at):
             return None
         shape = values.shape
@@ -223,17 +225,15 @@ class Session:
             raise invalid(ErrorKind.SHAPE_MISMATCH, message)
         return _Planned(field, values, self.samples.tiles(field.spec, start, stop), start)
 
-    def _first_seen(
-        self, address: Address, values: Values, bounds: tuple[int, int] | None
-    ) -> RecordedField:
-        shape = values.shape
-        start, stop = bounds or (0, shape[0] if shape else 0)
+    def _first_seen(self, offer: Offer) -> RecordedField:
+        shape = offer.values.shape
+        start, stop = offer.bounds or (0, shape[0] if shape else 0)
         size = self._tile or stop - start
         if self.manifest.samples:
             size = min(size, self.manifest.samples)
-        sampled = address[0].stepped or bounds is not None
+        sampled = offer.address[0].stepped or offer.bounds is not None
         return self.fields.declare(
-            address, values.source, shape, sampled=sampled, tile=max(size, 1)
+            offer.address, offer.values.source, shape, sampled=sampled, tile=max(size, 1)
         )
 
     def _whole(self, field: RecordedField, length: int) -> tuple[int, int]:

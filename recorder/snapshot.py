@@ -8,7 +8,6 @@ the copy is only enqueued (`recorder.cuda`).
 from __future__ import annotations
 
 import sys
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -54,8 +53,11 @@ class Values(Protocol):
     def part(self, start: int, stop: int) -> Values:
         """Return ``[start, stop)`` of the first axis."""
 
+    def held(self) -> Values:
+        """Return a copy that stays where the values are, and that nobody else changes."""
+
     def snapshot(self) -> Snapshot:
-        """Copy the values, or enqueue a copy."""
+        """Copy the values to the host, or enqueue a copy; not again if they are `held`."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,8 @@ class HostArray:
     source: str
     array: NDArray[Any]
     """The values; a dtype that NumPy lacks as the unsigned integers of its bits."""
+    owned: bool = False
+    """Whether nobody else can change them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,11 +96,15 @@ class HostArray:
 
     def part(self, start: int, stop: int) -> Values:
         """Return ``[start, stop)`` of the first axis."""
-        return HostArray(self.source, self.array[start:stop])
+        return HostArray(self.source, self.array[start:stop], owned=self.owned)
+
+    def held(self) -> Values:
+        """Copy the values."""
+        return HostArray(self.source, _copy(self.array), owned=True)
 
     def snapshot(self) -> Snapshot:
-        """Copy the values."""
-        return HostSnapshot(np.array(self.array, order="C", copy=True, subok=False))
+        """Copy the values, if nobody has yet."""
+        return HostSnapshot(self.array if self.owned else _copy(self.array))
 
 
 @dataclass(slots=True)
@@ -105,6 +113,7 @@ class DeviceTensor:
 
     source: str
     tensor: torch.Tensor
+    owned: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,11 +127,15 @@ class DeviceTensor:
 
     def part(self, start: int, stop: int) -> Values:
         """Return ``[start, stop)`` of the first axis."""
-        return DeviceTensor(self.source, self.tensor[start:stop])
+        return DeviceTensor(self.source, self.tensor[start:stop], owned=self.owned)
+
+    def held(self) -> Values:
+        """Clone the tensor on its device."""
+        return DeviceTensor(self.source, self.tensor.clone(), owned=True)
 
     def snapshot(self) -> Snapshot:
         """Enqueue a copy of the values, and return before it is made."""
-        return copier_of(self.tensor.device).copy(self.tensor)
+        return copier_of(self.tensor.device).copy(self.tensor, owned=self.owned)
 
 
 def given(value: object, name: str) -> Values:
@@ -152,6 +165,10 @@ def given(value: object, name: str) -> Values:
     if isinstance(value, np.ndarray | np.generic):
         return _host(np.asarray(value))
     return _foreign(value, name)
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    return np.array(array, order="C", copy=True, subok=False)
 
 
 def _host(array: NDArray[Any]) -> Values:
@@ -202,47 +219,3 @@ def _foreign(value: object, name: str) -> Values:
         f" __array__), got {type(value).__name__}"
     )
     raise invalid(ErrorKind.DTYPE_MISMATCH, message)
-
-
-class SharedSnapshot:
-    """One copy of which several tiles take a part each.
-
-    Parameters
-    ----------
-    uses : int
-        Parts that there are; after the last is released, so is the copy.
-    """
-
-    def __init__(self, whole: Snapshot, uses: int) -> None:
-        self._whole = whole
-        self._uses = uses
-        self._lock = threading.Lock()
-
-    def part(self, start: int, stop: int) -> Snapshot:
-        """Return ``[start, stop)`` of the first axis."""
-        return _Part(self, start, stop)
-
-    def values(self) -> NDArray[Any]:
-        """Wait for the copy and return it."""
-        with self._lock:
-            return self._whole.values()
-
-    def release(self) -> None:
-        """Count one part as released."""
-        with self._lock:
-            self._uses -= 1
-            if not self._uses:
-                self._whole.release()
-
-
-@dataclass(slots=True)
-class _Part:
-    whole: SharedSnapshot
-    start: int
-    stop: int
-
-    def values(self) -> NDArray[Any]:
-        return self.whole.values()[self.start : self.stop]
-
-    def release(self) -> None:
-        self.whole.release()

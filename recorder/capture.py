@@ -1,0 +1,170 @@
+"""What is kept of a layer's output: which part of it, of which dtype, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from archive_schema.errors import ErrorKind, invalid
+from archive_schema.models import check_name
+
+if TYPE_CHECKING:
+    import torch
+
+REDUCTIONS: Final = ("mean", "std", "min", "max", "sum", "l2")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What to record of the layers that a glob matches."""
+
+    field: str = "output"
+    """Name of the field."""
+    dtype: str | None = None
+    """Torch name of the dtype to cast to: ``float16``."""
+    every: int = 1
+    """Record every so many positions of the run's step axis, from `first`."""
+    first: int = 0
+    samples: slice | None = None
+    """Samples of the run to keep, ``slice(start, stop)``; None for all."""
+    positions: slice | None = None
+    """Which entries of the second axis to keep."""
+    reduce: Literal["mean", "std", "min", "max", "sum", "l2"] | None = None
+    """Computed over the axes `over`, in float32."""
+    over: str | tuple[str, ...] = "position"
+    """Axes to reduce, by their names in `dims`."""
+    half: Literal["cond", "uncond"] | None = None
+    """Which half of a batch that classifier-free guidance doubled: ``cond`` is the first."""
+    dims: tuple[str, ...] | None = None
+    """Names of the output's axes: ``("sample", "position", "channel")``."""
+    output: int | str | None = None
+    """Which entry, of a layer that gives out a tuple or a dict."""
+    call: int | Literal["last"] | None = None
+    """Which call, of a layer that runs several times in a step; None if it runs once."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail within a forward pass."""
+        check_name(self.field)
+        if self.reduce is not None:
+            if self.reduce not in REDUCTIONS:
+                message = f"expected reduce of {', '.join(REDUCTIONS)}, got {self.reduce!r}"
+                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+            unknown = set(self._over) - set(self.dims or ())
+            if unknown or "sample" in self._over:
+                message = (
+                    f"expected to reduce over axes named in dims but for sample, got over="
+                    f"{self._over} and dims={self.dims}"
+                )
+                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        if self.half not in (None, "cond", "uncond"):
+            message = f"expected half of cond or uncond, got {self.half!r}"
+            raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        for limit, value, what in ((1, self.every, "every"), (0, self.first, "first")):
+            if value < limit:
+                message = f"expected {what} of {limit} or more, got {value}"
+                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+
+    @property
+    def kept_dims(self) -> tuple[str, ...] | None:
+        """Names of the axes that are left."""
+        if self.dims is None or self.reduce is None:
+            return self.dims
+        return tuple(dim for dim in self.dims if dim not in self._over)
+
+    @property
+    def _over(self) -> tuple[str, ...]:
+        return (self.over,) if isinstance(self.over, str) else tuple(self.over)
+
+    def of(self, output: object, layer: str) -> torch.Tensor:
+        """Return what is kept of a layer's output; a view of it, where that is enough.
+
+        Raises
+        ------
+        InvalidInputError
+            ``invalid-parameter`` if the output is not what this capture expects.
+        """
+        tensor = self._tensor(output, layer)
+        if self.half is not None:
+            if tensor.shape[0] % 2:
+                raise _unexpected(layer, "a doubled batch", f"shape {tuple(tensor.shape)}")
+            middle = tensor.shape[0] // 2
+            tensor = tensor[:middle] if self.half == "cond" else tensor[middle:]
+        if self.positions is not None:
+            tensor = tensor[:, self.positions]
+        if self.dims is not None and tensor.ndim != len(self.dims):
+            raise _unexpected(layer, f"axes {self.dims}", f"shape {tuple(tensor.shape)}")
+        if self.reduce is not None and self.dims is not None:
+            axes = [self.dims.index(dim) for dim in self._over]
+            tensor = _reduced(tensor, self.reduce, axes)
+        return tensor if self.dtype is None else _cast(tensor, self.dtype)
+
+    def _tensor(self, output: object, layer: str) -> torch.Tensor:
+        chosen: Any = output
+        if self.output is not None:
+            try:
+                chosen = chosen[self.output]
+            except (TypeError, LookupError) as error:
+                expected = f"an output with an entry {self.output!r}"
+                raise _unexpected(layer, expected, _shown(output)) from error
+        if not hasattr(chosen, "detach"):
+            raise _unexpected(layer, "a tensor; choose one by output=", _shown(chosen))
+        tensor: torch.Tensor = chosen.detach()
+        return tensor
+
+
+def capture_of(options: Capture | Mapping[str, Any] | str) -> Capture:
+    """Return a `Capture` from what `TraceRecorder.attach` takes for one.
+
+    Raises
+    ------
+    InvalidInputError
+        ``invalid-parameter`` for an argument that `Capture` does not have.
+    """
+    if isinstance(options, Capture):
+        return options
+    if isinstance(options, str):
+        return Capture(field=options)
+    known = Capture.__dataclass_fields__
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        message = f"expected options of {', '.join(known)}; got {', '.join(unknown)}"
+        raise invalid(ErrorKind.INVALID_PARAMETER, message)
+    values = dict(options)
+    if values.get("dims") is not None:
+        values["dims"] = tuple(values["dims"])
+    return Capture(**values)
+
+
+def _reduced(tensor: torch.Tensor, how: str, axes: list[int]) -> torch.Tensor:
+    # Half precision loses a mean over a thousand positions.
+    wide = tensor.float()
+    if how == "std":
+        return wide.std(dim=axes, correction=0)
+    if how == "l2":
+        return wide.square().sum(dim=axes).sqrt()
+    name = {"min": "amin", "max": "amax"}.get(how, how)
+    result: torch.Tensor = getattr(wide, name)(dim=axes)
+    return result
+
+
+def _cast(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+    import torch  # noqa: PLC0415  who has a tensor has it; the recorder does without
+
+    wanted = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(wanted, torch.dtype):
+        message = f"expected the name of a torch dtype, got {dtype!r}"
+        raise invalid(ErrorKind.INVALID_PARAMETER, message)
+    return tensor.to(wanted)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(repr, value))}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def _unexpected(layer: str, expected: str, got: str) -> Exception:
+    return invalid(ErrorKind.INVALID_PARAMETER, f"layer {layer!r}: expected {expected}, got {got}")

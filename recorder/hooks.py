@@ -1,0 +1,196 @@
+"""Layer activations, by forward hooks chosen with globs.
+
+A hook copies what is kept of the layer's output, on its device and in the order of the
+model's work, because later layers may change it in place. `LayerHooks.take` hands the copies
+to the next `record`, which knows the step; only what is due then leaves the device.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from archive_schema.errors import ErrorKind, invalid
+from archive_schema.models import Place
+from recorder.capture import Capture, capture_of
+from recorder.declaration import FieldOptions
+from recorder.session import Offer
+from recorder.snapshot import given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch.nn import Module
+    from torch.utils.hooks import RemovableHandle
+
+    from recorder.declaration import Address
+    from recorder.snapshot import Values
+
+
+@dataclass(slots=True)
+class _Hooked:
+    """One layer and what is kept of it."""
+
+    layer: str
+    capture: Capture
+    calls: int = 0
+    """Since the last `take`."""
+    values: Values | None = None
+
+    @property
+    def address(self) -> Address:
+        return (Place.LAYERS, self.layer, self.capture.field)
+
+    def fired(self, _: Module, __: Any, output: object) -> None:
+        wanted, self.calls = self.calls, self.calls + 1
+        if self.capture.call in (None, "last", wanted):
+            name = f"{self.layer}.{self.capture.field}"
+            self.values = given(self.capture.of(output, self.layer), name).held()
+
+
+class LayerHooks:
+    """The hooks of one recorder.
+
+    Parameters
+    ----------
+    settle
+        Told the options of each field before its first values.
+    """
+
+    def __init__(self, settle: Callable[[Address, FieldOptions], None]) -> None:
+        self._settle = settle
+        self._by_pattern: dict[str, list[_Hooked]] = {}
+        self._silent: set[str] = set()
+        """Globs of which no layer has fired yet."""
+        self._tiled: set[Address] = set()
+        self._handles: list[RemovableHandle] = []
+
+    def attach(
+        self, model: Module, patterns: Mapping[str, Capture | Mapping[str, Any] | str]
+    ) -> None:
+        """Put hooks on the modules that the globs match.
+
+        Raises
+        ------
+        InvalidInputError
+            ``pattern-unmatched`` for a glob that matches none, ``invalid-name`` for a layer and
+            field that two globs name.
+        """
+        modules = dict(model.named_modules())
+        taken = {hooked.address for group in self._by_pattern.values() for hooked in group}
+        found: list[tuple[str, Module, _Hooked]] = []
+        for pattern, options in patterns.items():
+            capture = capture_of(options)
+            matcher = re.compile(glob_regex(pattern))
+            layers = [name for name in modules if matcher.fullmatch(name)]
+            if not layers:
+                raise _unmatched(pattern, modules)
+            for layer in layers:
+                hooked = _Hooked(layer, capture)
+                if hooked.address in taken:
+                    message = f"{pattern!r}: field {capture.field!r} of layer {layer!r} is captured"
+                    raise invalid(ErrorKind.INVALID_NAME, f"{message} already; name it otherwise")
+                taken.add(hooked.address)
+                found.append((pattern, modules[layer], hooked))
+        for pattern, module, hooked in found:
+            self._settle(hooked.address, _options(hooked.capture))
+            # Dynamo would compile the hook anew for each state it sees, and give up.
+            hook = sys.modules["torch"].compiler.disable(hooked.fired)
+            self._handles.append(module.register_forward_hook(hook))
+            self._by_pattern.setdefault(pattern, []).append(hooked)
+            self._silent.add(pattern)
+
+    def take(self, bounds: tuple[int, int] | None) -> list[Offer]:
+        """Return what was captured since the last call.
+
+        Parameters
+        ----------
+        bounds
+            Samples ``[start, stop)`` of the batch; None for all samples of the run.
+
+        Raises
+        ------
+        InvalidInputError
+            ``pattern-unmatched`` if no layer of a glob has ever fired, ``invalid-parameter`` if
+            a layer fired several times and its `Capture` does not say which call it wants.
+        """
+        offers = []
+        for pattern, group in self._by_pattern.items():
+            if pattern in self._silent:
+                if not any(hooked.calls for hooked in group):
+                    message = (
+                        f"no layer that {pattern!r} matches has run before this step was recorded:"
+                        f" {_some(hooked.layer for hooked in group)}; record a step after the"
+                        " model, and attach before torch.compile"
+                    )
+                    raise invalid(ErrorKind.PATTERN_UNMATCHED, message)
+                self._silent.discard(pattern)
+            for hooked in group:
+                offer = self._offer(hooked, bounds)
+                if offer is not None:
+                    offers.append(offer)
+        return offers
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _offer(self, hooked: _Hooked, bounds: tuple[int, int] | None) -> Offer | None:
+        calls, hooked.calls = hooked.calls, 0
+        values, hooked.values = hooked.values, None
+        capture = hooked.capture
+        if calls > 1 and capture.call is None:
+            message = (
+                f"layer {hooked.layer!r} ran {calls} times since the last step was recorded; choose"
+                ' by Capture(call=0), … or Capture(call="last")'
+            )
+            raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        if values is None:
+            return None
+        if capture.samples is None:
+            return Offer(hooked.address, values, bounds)
+        start, stop = bounds or (0, values.shape[0])
+        first, last, _ = capture.samples.indices(stop)
+        first = max(first, start)
+        if first >= last:
+            return None
+        # Its tiles are as large as what the first batch has of it, not as the batch.
+        self._settle_tile(hooked, last - first)
+        return Offer(hooked.address, values.part(first - start, last - start), (first, last))
+
+    def _settle_tile(self, hooked: _Hooked, samples: int) -> None:
+        if hooked.address not in self._tiled:
+            self._tiled.add(hooked.address)
+            self._settle(hooked.address, replace(_options(hooked.capture), tile=samples))
+
+
+def glob_regex(pattern: str) -> str:
+    """Return *pattern* as a regular expression: ``*`` and ``?`` stop at dots, ``**`` does not.
+
+    Examples
+    --------
+    >>> import re
+    >>> [bool(re.fullmatch(glob_regex("blocks.*"), name)) for name in ("blocks.1", "blocks.1.mlp")]
+    [True, False]
+    """
+    parts = re.split(r"(\*\*|\*|\?)", pattern)
+    wild = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+    return "".join(wild.get(part) or re.escape(part) for part in parts)
+
+
+def _options(capture: Capture) -> FieldOptions:
+    return FieldOptions(dims=capture.kept_dims, every=capture.every, first=capture.first)
+
+
+def _unmatched(pattern: str, modules: Mapping[str, object]) -> Exception:
+    message = f"{pattern!r} matches no module of the model; it has {_some(filter(None, modules))}"
+    return invalid(ErrorKind.PATTERN_UNMATCHED, message)
+
+
+def _some(names: Any) -> str:
+    listed = list(names)
+    return ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")  # noqa: PLR2004
