@@ -14,6 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
+from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import MemoryStore
 
 from archive_schema.dtypes import fill_value, is_text, numpy_dtype
@@ -133,6 +134,8 @@ def consolidated(documents: Mapping[str, bytes]) -> bytes:
     with warnings.catch_warnings():
         # Readers over HTTP cannot list, so they need it although Zarr v3 has not specified it.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        # Nor has it specified fixed strings; docs/format.md says so to readers.
+        warnings.filterwarnings("ignore", category=UnstableSpecificationWarning)
         zarr.consolidate_metadata(MemoryStore(store))
     return _contents(store)["zarr.json"]
 

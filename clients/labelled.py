@@ -95,7 +95,7 @@ def dataset(
             axes[f"{STEP}_{name}"] = xarray.Variable((f"{STEP}_{name}",), list(array.steps))
         lazy = indexing.LazilyIndexedArray(RemoteArray(array))
         variables[name] = xarray.Variable(dims, lazy, array.attributes)
-    attrs = {"run": run.id, "system": run.system, **run.metadata}
+    attrs = {**run.metadata, "run": run.id, "system": run.system}
     return xarray.Dataset(variables, axes, attrs)
 
 
