@@ -34,6 +34,7 @@ _MOST_EXPANDED: Final = 1100
 _MOST_MEMBERS: Final = 1_000_000
 _LARGEST_WHOLE: Final = 256 << 20
 """Bytes of an array that is read at once."""
+_VERIFIED_AT_ONCE: Final = 1 << 20
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED: Final = 1
 _PLAIN: Final = frozenset("biufSU")
@@ -134,6 +135,16 @@ class NpzFile:
             self._streams.append(stream)
             _read_header(stream)
         return NpzRows(self._file, name, stream, array.dtype, inner)
+
+    def verify(self) -> None:
+        """Read every member to its end, where its checksum is.
+
+        A damaged member gives wrong values before it is found out; they must not be recorded.
+        """
+        for name in self.arrays:
+            with explained(self._file, name), self._zip.open(f"{name}{_ENDING}") as stream:
+                while stream.read(_VERIFIED_AT_ONCE):
+                    pass
 
     def _check(self, infos: list[zipfile.ZipInfo]) -> None:
         names = [info.filename for info in infos]

@@ -93,6 +93,9 @@ def cut_run(
         notes.append(_lacking(run, lacking, positions))
         if not kept or not isinstance(ALL if steps is None else steps, slice):
             raise NotFoundError(ErrorKind.NOT_RECORDED, f"{notes[0]}; {_hint(run, stepped)}")
+    if not kept and not any(steps_of.values()):
+        message = f"nothing of run {run.manifest.id!r} is recorded for all the samples asked for"
+        raise NotFoundError(ErrorKind.NOT_RECORDED, message)
     partial = [f.path for f in chosen if not steps_of[f.path] and f.ledger.count]
     if partial:
         notes.append(f"not recorded for all samples asked for, left out: {', '.join(partial)}")

@@ -99,27 +99,45 @@ def test_another_content_is_refused_and_changes_nothing(
     assert stored(store) == before
 
 
-def test_an_import_that_broke_off_goes_on(store: Store, tmp_path: Path) -> None:
-    """A download may end early; the file is fetched again and the same run is finished."""
-    members = sampled(6, samples=40).npz_members()
-    whole = npz_bytes(members)
+@pytest.mark.parametrize("ending", ["h5", "npz"])
+def test_an_import_that_broke_off_goes_on(store: Store, tmp_path: Path, ending: str) -> None:
+    """What was taken over stays, and the rest is added."""
+    run = sampled(6, samples=4)
+    path = tmp_path / f"file.{ending}"
+    (run.write_hdf5 if ending == "h5" else run.write_npz)(path)
+
+    def interrupt(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_file("d3-dna", path, store, "run", progress=interrupt)
+    broken = RunRecords(store, "run")
+    report = import_file("d3-dna", path, store, "run")
+
+    assert broken.seal is None
+    assert not report.known
+    assert RunRecords(store, "run").seal is not None
+    assert import_file("d3-dna", path, store, "run").known
+
+
+def test_a_damaged_archive_is_found_out_before_anything_is_recorded(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its wrong values would stand in the way of the right ones."""
+    whole = npz_bytes(sampled(6, samples=40).npz_members())
     path = tmp_path / "file.npz"
-    at = whole.rindex(b"PK\x03\x04")  # the last member, prob_matrices
+    at = whole.rindex(b"PK\x03\x04")  # the last member
     damaged = bytearray(whole)
     damaged[at + 2000 : at + 2100] = bytes(100)
     path.write_bytes(damaged)
 
     with pytest.raises(InvalidInputError) as caught:
         import_file("d3-dna", path, store, "run")
+
     assert caught.value.kind is ErrorKind.FILE_INVALID
-    assert RunRecords(store, "run").seal is None
-
-    path.write_bytes(whole)
-    report = import_file("d3-dna", path, store, "run")
-
-    assert not report.known
-    assert RunRecords(store, "run").seal is not None
-    assert import_file("d3-dna", path, store, "run").known
+    assert "prob_matrices" in str(caught.value)
+    assert stored(store) == {}
 
 
 def test_a_system_without_an_importer_is_named_with_those_that_have_one(

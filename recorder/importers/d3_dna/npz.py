@@ -63,6 +63,7 @@ def survey_npz(file: ForeignFile, npz: NpzFile) -> tuple[Log, NpzReader, list[st
             keys[place, name] = key
     for at, step in enumerate(log.steps):
         log.coordinates[step] = {name: _scalar(values[at]) for name, values in columns.items()}
+    npz.verify()
     return log, NpzReader(npz, keys), odd
 
 
