@@ -133,6 +133,13 @@ class LayerHooks:
                     offers.append(offer)
         return offers
 
+    def discard(self) -> None:
+        """Forget what was captured since the last `take`: it belongs to no step."""
+        for group in self._by_pattern.values():
+            for hooked in group:
+                hooked.values = None
+                hooked.calls = 0
+
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:

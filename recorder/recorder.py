@@ -286,6 +286,9 @@ class TraceRecorder:
     def outputs(self, samples: slice | None = None, **arrays: Any) -> None:
         """Record what came out at the end.
 
+        What attached layers gave out since the last `record` is forgotten: a last pass of the
+        model, after its last step, belongs to none.
+
         Parameters
         ----------
         samples
@@ -299,6 +302,8 @@ class TraceRecorder:
         InvalidInputError, ConflictError, StorageError
             As `record`.
         """
+        if self._hooks is not None:
+            self._hooks.discard()
         self._whole_run(Place.OUTPUTS, samples, arrays)
 
     def sample_coordinates(self, samples: slice | None = None, **values: ArrayLike) -> None:
