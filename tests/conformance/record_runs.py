@@ -53,7 +53,7 @@ def dense(store: Path) -> dict[str, NDArray[Any]]:
             at = slice(start, min(start + TILE, SAMPLES))
             rec.sample_coordinates(samples=at, label=np.arange(SAMPLES)[at] * 10)
             for step in range(STEPS):
-                fields = {
+                fields: dict[str, Any] = {
                     name: values[step, at]
                     for name, values in expected.items()
                     if name not in ("inputs", "layer", "quarter")
@@ -92,7 +92,8 @@ def main() -> None:
         sys.exit(f"{HERE} exists; a released folder is never made again")
     HERE.mkdir(parents=True)
     for name, make in (("dense", dense), ("sparse", sparse)):
-        np.savez_compressed(HERE / f"{name}.npz", **make(HERE / "store"))
+        expected: dict[str, Any] = {**make(HERE / "store")}
+        np.savez_compressed(HERE / f"{name}.npz", **expected)
 
 
 if __name__ == "__main__":
