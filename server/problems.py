@@ -67,8 +67,11 @@ def status_of(error: ArchiveError) -> HTTPStatus:
     return _STATUS_OF_KIND.get(error.kind, by_class)
 
 
-def problem_response(error: ArchiveError, path: str) -> Response:
-    """Return the answer that tells *error* to whoever asked for *path*."""
+def problem_response(error: ArchiveError, path: str, store_url: str = "") -> Response:
+    """Return the answer that tells *error* to whoever asked for *path*.
+
+    Where the store lies, its *store_url*, is told to the log alone.
+    """
     status = status_of(error)
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -77,7 +80,10 @@ def problem_response(error: ArchiveError, path: str) -> Response:
         headers["Content-Range"] = f"bytes */{error.size}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         LOG.error("%s: %s (%s)", path, error, error.kind)
-    return _response(status, error.kind, str(error), path, headers)
+    detail = str(error)
+    if store_url:
+        detail = detail.replace(f"{store_url}/", "").replace(store_url, "the archive")
+    return _response(status, error.kind, detail, path, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -122,7 +128,7 @@ class LastResort:
 async def _archive_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ArchiveError):
         raise error
-    return problem_response(error, request.url.path)
+    return problem_response(error, request.url.path, request.app.state.service.store.url)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
