@@ -1,7 +1,8 @@
 """Records the traces of samplers into an archive, as they happen."""
 
 from recorder.capture import Capture
+from recorder.plan import Plan
 from recorder.recorded import Recorded
 from recorder.recorder import RecordingStoppedWarning, TraceRecorder
 
-__all__ = ["Capture", "Recorded", "RecordingStoppedWarning", "TraceRecorder"]
+__all__ = ["Capture", "Plan", "Recorded", "RecordingStoppedWarning", "TraceRecorder"]

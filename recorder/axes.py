@@ -87,6 +87,11 @@ class SampleAxis:
         self._seen = 0
         self._lock = threading.Lock()
 
+    @property
+    def known(self) -> int:
+        """Samples of the run: declared, or else seen so far."""
+        return self._seen if self.declared is None else self.declared
+
     def resume(self, spec: FieldSpec, samples: int) -> None:
         """Take note of a field of which samples ``[0, samples)`` were recorded before."""
         if spec.tile and samples > self._seen:

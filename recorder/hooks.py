@@ -133,6 +133,11 @@ class LayerHooks:
                     offers.append(offer)
         return offers
 
+    @property
+    def waiting(self) -> list[str]:
+        """Layers of globs of which none has run yet."""
+        return [hooked.layer for pattern in self._silent for hooked in self._by_pattern[pattern]]
+
     def discard(self) -> None:
         """Forget what was captured since the last `take`: it belongs to no step."""
         for group in self._by_pattern.values():

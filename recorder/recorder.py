@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from archive_schema.store import Store
     from recorder.capture import Capture
     from recorder.declaration import Address
+    from recorder.plan import Plan
     from recorder.recorded import Recorded
 
 
@@ -362,6 +363,10 @@ class TraceRecorder:
         if self._hooks is None:
             self._hooks = LayerHooks(session.fields.settle)
         self._hooks.attach(model, patterns)
+
+    def plan(self) -> Plan:
+        """Return what the fields known so far amount to; ``print(rec.plan())`` shows a table."""
+        return self._opened().plan([] if self._hooks is None else self._hooks.waiting)
 
     def recorded(self) -> Recorded:
         """Return which tiles are committed, by this and any other writer."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, invalid
-from archive_schema.layout import field_path
+from archive_schema.layout import declared_steps, field_path
 from archive_schema.models import Place
 from archive_schema.store import LocalStore
 from archive_schema.systems.registry import system
@@ -26,6 +27,7 @@ from recorder.documents import ZarrDocuments
 from recorder.encoder import AcceptedTile, TileEncoder
 from recorder.fields import Fields
 from recorder.opening import check_not_sealed, claim, declared_fields, open_run
+from recorder.plan import Plan, planned_fields
 from recorder.presence import live_writers
 from recorder.recorded import Recorded, coverage_of
 from recorder.sealing import seal_run
@@ -121,6 +123,8 @@ class Session:
         """Held by whoever reads or changes `_records` while the writer runs."""
         self._call = threading.RLock()
         """Held during a call, should several threads make one."""
+        self._accepted_nbytes = 0
+        self._first_call_s: float | None = None
         committer = Committer(
             self._records, self.claim, self._records_lock, durable=settings.durable
         )
@@ -167,6 +171,8 @@ class Session:
             What ended the writer.
         """
         with self._call:
+            if self._first_call_s is None:
+                self._first_call_s = time.monotonic()
             planned = [plan for offer in offers if (plan := self._planned(offer, at)) is not None]
             for plan in planned:
                 if self.fields.get(plan.field.spec.address) is None:
@@ -193,6 +199,19 @@ class Session:
             fields = {path: coverage_of(field) for path, field in ledger.fields.items()}
         return Recorded(self.manifest, fields, samples)
 
+    def plan(self, waiting: Sequence[str]) -> Plan:
+        """Return what the fields known so far amount to; *waiting* are layers yet to run."""
+        samples = self.samples.known
+        known = ((field.path, field.spec) for field in self.fields)
+        declared = declared_steps(self.manifest)
+        return Plan(
+            fields=tuple(planned_fields(known, samples)),
+            steps=None if declared is None else len(declared),
+            rate=self._rate(),
+            max_bytes=self.budget.max_bytes,
+            waiting=tuple(waiting),
+        )
+
     def others(self) -> list[str]:
         """Return the names of other writers that record now."""
         return live_writers(self._records, self._settings.writer)
@@ -200,6 +219,12 @@ class Session:
     def seal(self) -> Seal:
         """Seal the run; the writer must be closed."""
         return seal_run(self._records)
+
+    def _rate(self) -> float | None:
+        if self._first_call_s is None:
+            return None
+        elapsed_s = time.monotonic() - self._first_call_s - self.budget.waited_s
+        return self._accepted_nbytes / elapsed_s if elapsed_s > 0 else None
 
     def _planned(self, offer: Offer, at: int) -> _Planned | None:
         """Check one array, and say which tiles it makes up; None where its field is not due."""
@@ -263,7 +288,8 @@ class Session:
         part = plan.values
         if len(plan.tiles) > 1:
             part = part.part(start - plan.first, stop - plan.first)
-        cost = part.nbytes + math.prod(part.shape) * plan.field.stored_itemsize
+        stored_nbytes = math.prod(part.shape) * plan.field.stored_itemsize
+        cost = part.nbytes + stored_nbytes
         self.writer.reserve(cost)
         try:
             snapshot = part.snapshot()
@@ -271,6 +297,7 @@ class Session:
             self.writer.cancel(cost)
             raise
         self.writer.put(AcceptedTile(plan.field, step, tile, start, stop, snapshot, cost))
+        self._accepted_nbytes += stored_nbytes
 
     def _check_name(self, field: RecordedField) -> None:
         """Refuse a field that would lie where a coordinate lies."""
