@@ -24,9 +24,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--training", type=int, default=300, help="iterations")
     arguments = parser.parse_args()
     real, noise = encode(read_fasta(DATA), length=200), GeometricNoise()
-    network = train(real, noise)
+    network = train(real, noise, iterations=arguments.training)
     sampler = Sampler(network, noise, steps=arguments.steps, length=real.shape[1])
     metadata = {
         "dataset": "regulatory-dna",
