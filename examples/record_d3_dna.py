@@ -47,7 +47,8 @@ def main() -> None:
         steps=arguments.steps,
         samples=arguments.samples,
     ) as rec:
-        rec.attach(network, {"blocks.*": {"every": 8, "dtype": "float16"}})
+        axes = ("sample", "position", "channel")
+        rec.attach(network, {"blocks.*": {"every": 8, "dtype": "float16", "dims": axes}})
         for start in range(0, arguments.samples, arguments.batch):
             samples = slice(start, min(start + arguments.batch, arguments.samples))
             generator = torch.Generator().manual_seed(start)
