@@ -41,9 +41,9 @@ def attribute_to_json(value: Attribute) -> tuple[JsonValue, str | None]:
     """
     if isinstance(value, str) and not isinstance(value, np.generic):
         return value, None
+    if isinstance(value, list):
+        return [str(text) for text in value], "str"
     array = np.asarray(value)
-    if array.dtype == object and all(isinstance(item, str) for item in array.flat):
-        return array.tolist(), "str"
     if array.dtype.kind not in "biufSU":
         message = f"expected a bool, a number or a text, got {array.dtype}"
         raise InvalidInputError(ErrorKind.DTYPE_MISMATCH, message)

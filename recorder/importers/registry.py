@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
+from archive_schema.layout import declared_steps
 from archive_schema.records import RunRecords
 from recorder.importers.comparison import Comparison
 from recorder.importers.d3_dna import open_d3_dna
@@ -92,16 +93,24 @@ def _record(source: Source, system: str, store: Store, run_id: str, progress: Pr
 
 def _compare(source: Source, records: RunRecords, system: str, progress: Progress) -> None:
     manifest = records.manifest
-    for what, there, here in (
-        ("system", manifest.system, system),
-        ("metadata", dict(manifest.metadata), dict(source.metadata)),
-        ("steps", manifest.steps, source.steps),
-        ("samples", manifest.samples, source.samples),
-    ):
-        if there != here:
+    steps = declared_steps(manifest)
+    here: dict[str, object] = {
+        "system": system,
+        "steps": source.steps,
+        "samples": source.samples,
+        **{f"metadata {key}": value for key, value in source.metadata.items()},
+    }
+    there: dict[str, object] = {
+        "system": manifest.system,
+        "steps": None if steps is None else tuple(steps),
+        "samples": manifest.samples,
+        **{f"metadata {key}": value for key, value in manifest.metadata.items()},
+    }
+    for what in {**here, **there}:
+        if there.get(what) != here.get(what):
             message = (
-                f"run {records.run_id!r} is sealed, and is not this file:"
-                f" its {what} are {there!r:.200}, the file's {here!r:.200}"
+                f"run {records.run_id!r} is sealed, and is not this file: {what}"
+                f" is {there.get(what)!r:.200} there, {here.get(what)!r:.200} in the file"
             )
             raise ConflictError(ErrorKind.RUN_DIFFERS, message)
     comparison = Comparison(records)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,41 @@ def test_the_viewers_json_holds_what_the_viewer_reads(
     assert first["score_matrices"][0][0] == [None, None, None, 1.5]
     expected = score[2].astype(np.float16)
     np.testing.assert_array_equal(np.array(first["score_matrices"][1], np.float16), expected)
+
+
+@pytest.mark.parametrize("format_", ["h5", "npz", "json", "csv", "generic-h5", "generic-npz"])
+def test_any_range_of_any_file_is_that_of_the_whole(
+    archive: Archive, store: Store, truth: Mapping[str, NDArray[Any]], format_: str
+) -> None:
+    """A download that goes on, and a reader that seeks, get the bytes of the same file."""
+    with recorder(store, 4) as rec:
+        record_batch(rec, truth, slice(0, 4))
+    run = archive.run("run")
+    data = whole(export(run, format_).file)
+    rng = np.random.default_rng(0)
+    lengths = (1, 2, 1000, 70_000, len(data))
+    starts = [int(n) for n in rng.integers(0, len(data), 40)]
+
+    for at, start in enumerate(starts):
+        stop = start + lengths[at % len(lengths)]
+        file = export(run, format_).file
+        assert b"".join(file.read(start, stop)) == data[start:stop]
+
+
+def test_files_are_laid_out_in_any_number_of_threads(
+    archive: Archive, store: Store, truth: Mapping[str, NDArray[Any]]
+) -> None:
+    """The HDF5 library keeps one table of open files for the whole process."""
+    with recorder(store, 4) as rec:
+        record_batch(rec, truth, slice(0, 4))
+    run = archive.run("run")
+    cuts = [slice(0, n) for n in range(1, 17)]
+    expected = [whole(export(run, "h5", steps=cut).file) for cut in cuts]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda cut: whole(export(run, "h5", steps=cut).file), cuts))
+
+    assert found == expected
 
 
 def test_h5py_reads_a_run_through_ranges_and_fetches_little(

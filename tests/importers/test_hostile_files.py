@@ -311,17 +311,3 @@ def test_a_file_that_cannot_be_opened_is_named(store: Store, url: str) -> None:
 
     assert caught.value.kind is ErrorKind.FILE_INVALID
     assert url in str(caught.value)
-
-
-def test_files_are_read_by_any_url(store: Store, tmp_path: Path) -> None:
-    """Here by fsspec's memory file system, which has no paths that HDF5 could open itself."""
-    fsspec = pytest.importorskip("fsspec")
-    memory = fsspec.filesystem("memory")
-    path = sampled().write_hdf5(tmp_path / "file.h5")
-    memory.pipe({"/traces/file.h5": path.read_bytes(), "/traces/file.npz": npz_bytes(
-        sampled().npz_members()
-    )})  # fmt: skip
-
-    for ending in ("h5", "npz"):
-        report = import_file("d3-dna", f"memory://traces/file.{ending}", store, f"run-{ending}")
-        assert (report.steps, report.samples) == (4, 3)
