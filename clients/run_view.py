@@ -183,6 +183,12 @@ class RunView(Generic[SessionT, ArrayT]):
         numbers = chosen(self._document, dim, pick)
         return coordinates(self._document, dim, numbers, self._session.options)
 
+    def _holding(self, steps: Iterable[int], names: Iterable[str]) -> list[int]:
+        """Return those of *steps* at which all the fields *names* are recorded."""
+        fields = self.fields
+        held = [set(fields[name].steps) if name in fields else set() for name in names]
+        return [step for step in steps if all(step in numbers for numbers in held)]
+
     def _named(self, what: str, documents: Iterable[FieldDocument]) -> Named[ArrayT]:
         arrays = {
             document.name: self._array(self._session, Source(self._document, document))

@@ -83,14 +83,17 @@ class Run(RunView[Session, Array]):
         wanted = {name: array.source for name, array in arrays.items()}
         return self._session.run(queried(self.id, wanted, self._session.options))
 
-    def follow(self, *, poll_s: float = 1.0, since: str | None = None) -> Iterator[int]:
+    def follow(self, *fields: str, poll_s: float = 1.0, since: str | None = None) -> Iterator[int]:
         """Yield the number of each step with something new, until the run is over.
 
-        A step comes again when more of it was recorded, such as the next batch of samples.
-        The run is refreshed before a step is given.
+        What one step holds becomes visible bit by bit, so a step comes again when more of it
+        was recorded: another field, or the next batch of samples. The run is refreshed before
+        a step is given.
 
         Parameters
         ----------
+        fields
+            Leave out steps until all of these are recorded, for some sample at least.
         poll_s : float, seconds
             Pause between two questions.
         since
@@ -100,8 +103,7 @@ class Run(RunView[Session, Array]):
             followed(self.id, since, poll_s, self._session.options)
         ):
             self._document = document
-            for step in steps:  # noqa: UP028  asynchronous generators know no "yield from"
-                yield step
+            yield from self._holding(steps, fields)
 
     def download(
         self,
@@ -175,13 +177,15 @@ class AsyncRun(RunView[AsyncSession, AsyncArray]):
         wanted = {name: array.source for name, array in arrays.items()}
         return await self._session.run(queried(self.id, wanted, self._session.options))
 
-    async def follow(self, *, poll_s: float = 1.0, since: str | None = None) -> AsyncIterator[int]:
+    async def follow(
+        self, *fields: str, poll_s: float = 1.0, since: str | None = None
+    ) -> AsyncIterator[int]:
         """Yield the number of each step with something new; see `Run.follow`."""
         async for document, steps in self._session.iterate(
             followed(self.id, since, poll_s, self._session.options)
         ):
             self._document = document
-            for step in steps:
+            for step in self._holding(steps, fields):
                 yield step
 
     async def download(
