@@ -111,7 +111,9 @@ class _HeadOfDocuments(BaseRoute):
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._router({**scope, "method": "GET"}, receive, bodiless)
+        asked = {**scope, "method": "GET"}
+        await self._router(asked, receive, bodiless)
+        scope["route"] = asked.get("route")
 
 
 def _describe(app: FastAPI, calls: Sequence[Call]) -> None:

@@ -117,7 +117,8 @@ def read_cursor(cursor: str, sort: str) -> list[object]:
         written_for, value, run_id = orjson.loads(urlsafe_b64decode(padded.encode()))
     except (ValueError, Base64Error, TypeError) as error:
         raise _invalid("cursor", "what a page gave as `next`", cursor) from error
-    if written_for != sort or not isinstance(run_id, str) or not isinstance(value, int | str):
+    fits = isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
+    if written_for != sort or not isinstance(run_id, str) or not fits:
         raise _invalid("cursor", f"a cursor of a list with sort={sort}", cursor)
     return [value, run_id]
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from archive_schema.wire import PROBLEM_MEDIA_TYPE
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Scope
 
 _CONVERTER: Final = re.compile(r":[a-z]+(?=})")
 _PATH_PARAMETERS: Final = {
@@ -55,7 +55,7 @@ class Call:
 
     def route(self) -> Route:
         """Return the route; it answers GET and HEAD."""
-        return Route(self.path, self.answer, methods=["GET"], name=self.name)
+        return _NamedRoute(self.path, self.answer, methods=["GET"], name=self.name)
 
     @property
     def openapi_path(self) -> str:
@@ -95,6 +95,16 @@ class Call:
                 },
             },
         }
+
+
+class _NamedRoute(Route):
+    """A route that the metrics can name; FastAPI's router leaves plain routes without a name."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as any route, and say which one it was."""
+        match, child_scope = super().matches(scope)
+        child_scope["route"] = self
+        return match, child_scope
 
 
 def _query(parameter: Parameter) -> dict[str, Any]:
