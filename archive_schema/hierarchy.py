@@ -155,10 +155,13 @@ def _compressors(codec: Codec, stored_dtype: str) -> list[Any]:
 
 
 def _quietly(stored_dtype: str, store: dict[str, Any], **arguments: Any) -> None:
+    if not is_text(stored_dtype):
+        zarr.create_array(MemoryStore(store), **arguments)
+        return
+    # Only here, because the filters are the process' own, and others may be catching too.
     with warnings.catch_warnings():
-        if is_text(stored_dtype):
-            # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
-            warnings.simplefilter("ignore")
+        # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
+        warnings.simplefilter("ignore")
         zarr.create_array(MemoryStore(store), **arguments)
 
 

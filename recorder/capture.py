@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -149,13 +150,13 @@ def _reduced(tensor: torch.Tensor, how: str, axes: list[int]) -> torch.Tensor:
 
 
 def _cast(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
-    import torch  # noqa: PLC0415  who has a tensor has it; the recorder does without
-
-    wanted = getattr(torch, dtype.removeprefix("torch."), None)
-    if not isinstance(wanted, torch.dtype):
+    module = sys.modules["torch"]  # who has a tensor has imported it
+    wanted = getattr(module, dtype.removeprefix("torch."), None)
+    if not isinstance(wanted, module.dtype):
         message = f"expected the name of a torch dtype, got {dtype!r}"
         raise invalid(ErrorKind.INVALID_PARAMETER, message)
-    return tensor.to(wanted)
+    cast: torch.Tensor = tensor.to(wanted)
+    return cast
 
 
 def _shown(value: object) -> str:

@@ -179,9 +179,8 @@ def _host(array: NDArray[Any]) -> Values:
 @lru_cache(maxsize=256)
 def _described(dtype: np.dtype[Any]) -> tuple[str, np.dtype[Any] | None]:
     """Return the name of *dtype*, and under which dtype its bits are handed on."""
-    # ml_dtypes registers bfloat16 and float8 with kind 'V', like unstructured bytes.
-    foreign = dtype.kind == "V" and dtype.fields is None and not dtype.name.startswith("void")
-    bits = _BITS.get(dtype.itemsize) if foreign else None
+    registered = dtype.isbuiltin == 2  # noqa: PLR2004  by another library: ml_dtypes
+    bits = _BITS.get(dtype.itemsize) if registered else None
     return dtype_name(dtype), bits
 
 

@@ -1,0 +1,88 @@
+"""Reads runs back as strangers do: zarr-python over the stored objects, and the commits."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from crc32c import crc32c
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from archive_schema.layout import run_prefix, step_position, tile_key
+from archive_schema.models import Place
+from archive_schema.records import RunRecords
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from archive_schema.store import Store
+
+
+def objects(store: Store, run_id: str) -> dict[str, bytes]:
+    """Return every object of a run, by key below the run."""
+    prefix = f"{run_prefix(run_id)}/"
+    keys = [found.key for found in store.objects(run_prefix(run_id))]
+    return {key.removeprefix(prefix): store.read(key) for key in sorted(keys)}
+
+
+def zarr_root(store: Store, run_id: str) -> zarr.Group:
+    """Open the run's hierarchy by zarr-python, whatever kind of store it lies in."""
+    prototype = default_buffer_prototype()
+    inside = {
+        key.removeprefix("trace.zarr/"): prototype.buffer.from_bytes(data)
+        for key, data in objects(store, run_id).items()
+        if key.startswith("trace.zarr/")
+    }
+    return zarr.open_group(MemoryStore(inside), mode="r")
+
+
+def zarr_array(store: Store, run_id: str, path: str) -> NDArray[Any]:
+    """Read one whole array of the run by zarr-python."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The data type")
+        array = zarr_root(store, run_id)[path]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[...])
+
+
+def committed(store: Store, run_id: str) -> dict[tuple[str, int, int], NDArray[Any]]:
+    """Read every committed tile, by (field's path, step, tile), as the Zarr array holds it.
+
+    Each object must be as long as its commit says and have its CRC32C: a reader never sees
+    part of a tile, and never a tile that a commit does not describe.
+    """
+    records = RunRecords(store, run_id)
+    assert not records.ledger.conflicts
+    root = zarr_root(store, run_id)
+    tiles = {}
+    for path, ledger in records.ledger.fields.items():
+        spec = ledger.spec
+        for step in ledger.steps:
+            position = step_position(records.manifest, spec, step) if spec.place.stepped else 0
+            position = step if spec.ragged else position
+            assert position is not None
+            for tile in range(ledger.tiles):
+                entry = ledger.tile(step, tile)
+                if entry is None:
+                    continue
+                if entry.nbytes:
+                    data = store.read(tile_key(run_id, spec, position, tile))
+                    assert len(data) == entry.nbytes
+                    assert crc32c(data) == entry.crc32c
+                lead: tuple[Any, ...] = (position,) if spec.place.stepped else ()
+                if spec.tile:
+                    start = tile * spec.tile
+                    lead += (slice(start, start + entry.samples),)
+                array = root[_array(path, spec.every, spec.first)]
+                assert isinstance(array, zarr.Array)
+                tiles[path, step, tile] = np.asarray(array[lead])
+    return tiles
+
+
+def _array(path: str, every: int, first: int) -> str:
+    place, _, rest = path.partition("/")
+    cadence = f"_every_{every}" if every > 1 or first else ""
+    return f"{Place(place)}{cadence}{f'_from_{first}' if first else ''}/{rest}"
