@@ -89,9 +89,11 @@ def array_documents(
 def group_documents(
     paths: Iterable[str], attributes: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, bytes]:
-    """Return the metadata of the groups at *paths* and of all groups above them."""
+    """Return the metadata of the groups at *paths*, of all groups above them, and of the root."""
     store: dict[str, Any] = {}
-    every = {"/".join(path.split("/")[:n]) for path in paths for n in range(path.count("/") + 2)}
+    parts = [path.split("/") for path in paths]
+    # The root is there in a run of nothing, too.
+    every = {"", *("/".join(part[:n]) for part in parts for n in range(len(part) + 1))}
     for path in sorted(every):
         zarr.create_group(
             MemoryStore(store),

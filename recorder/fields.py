@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from archive_schema.dtypes import numpy_dtype
@@ -126,6 +127,11 @@ class Fields:
         Arguments and errors are those of `first_declaration`.
         """
         options = self.options(address)
+        own = self._options.get(address)
+        if (own is None or own.dims is None) and len(options.dims or shape) != len(shape):
+            # What the system says is of another array of this name: promoters have one
+            # prediction a sample, where other datasets have several.
+            options = replace(options, dims=None)
         spec = first_declaration(address, options, source, shape, sampled=sampled, tile=tile)
         return RecordedField(spec, stored=False, probed=options.codec is not None)
 
