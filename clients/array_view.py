@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from clients.axis import Pick
     from clients.exchange import Operation
     from clients.slices import Source
-    from clients.slicing import Key, Pick, Selection
+    from clients.slicing import Key, Selection
 
 SessionT = TypeVar("SessionT", bound=Session | AsyncSession)
 ResultT = TypeVar("ResultT")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archive_schema.wire import steps_of
+from clients.axis import STEP, AxisSelection, selector_of, taken_text
 from clients.documents import run_path
 from clients.exchange import Request, changed
 from clients.payload import npz_members
 from clients.retry import fetched
-from clients.slicing import STEP, AxisSelection, selector_of, taken_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archive_schema.wire import RunDocument
+    from clients.axis import Pick
     from clients.exchange import Operation, Reply
     from clients.options import Options
-    from clients.slicing import Pick
 
 
 def chosen(run: RunDocument, dim: str, pick: Pick | None) -> list[int]:

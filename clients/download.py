@@ -21,19 +21,19 @@ from archive_schema.errors import (
     invalid,
 )
 from archive_schema.selection import selector_text
+from clients.axis import selector_of
 from clients.documents import run_path
 from clients.exchange import Reply, Request, Transfer, error_of, unreachable
 from clients.retry import Patience, retry_after_s
-from clients.slicing import selector_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
+    from clients.axis import Pick
     from clients.exchange import Operation
     from clients.options import Options
-    from clients.slicing import Pick
 
 Report: TypeAlias = "Callable[[int, int], None]"
 """Told how many bytes there are, and how many there will be."""

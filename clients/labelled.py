@@ -13,8 +13,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from archive_schema.wire import steps_of
+from clients.axis import SAMPLE, STEP
 from clients.coordinates import chosen, coordinates
-from clients.slicing import SAMPLE, STEP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

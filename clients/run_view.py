@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from archive_schema.models import RunStatus
     from archive_schema.wire import FieldDocument, RunDocument
+    from clients.axis import Pick
     from clients.exchange import Operation
-    from clients.slicing import Pick
 
 ArrayT = TypeVar("ArrayT", Array, AsyncArray)
 ValueT = TypeVar("ValueT")

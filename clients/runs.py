@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.arrays import Array, AsyncArray
+from clients.axis import SAMPLE, STEP
 from clients.documents import followed, opened
 from clients.download import downloaded, file_request
 from clients.extras import labelled
@@ -13,7 +14,6 @@ from clients.progress import shown
 from clients.queries import queried
 from clients.run_view import RunView
 from clients.session import AsyncSession, Session
-from clients.slicing import SAMPLE, STEP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import xarray
     from numpy.typing import NDArray
 
+    from clients.axis import Pick
     from clients.download import Report
-    from clients.slicing import Pick
 
 
 class Run(RunView[Session, Array]):

@@ -11,11 +11,12 @@ import numpy as np
 
 from archive_schema.errors import ErrorKind, FormatError, invalid
 from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, steps_of
+from clients.axis import SAMPLE, STEP
 from clients.documents import run_path
 from clients.exchange import Request, changed
 from clients.payload import Expected, Given, npz_members
 from clients.retry import fetched
-from clients.slicing import SAMPLE, STEP, Selection
+from clients.slicing import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
