@@ -68,8 +68,12 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (in lower case) of the request; None if it has none."""
-        found = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(found).decode("latin-1") if found else None
+        found: str | None = None
+        for key, value in self.scope["headers"]:
+            if key == name:
+                text = value.decode("latin-1")
+                found = text if found is None else f"{found}, {text}"
+        return found
 
 
 async def send_not_modified(exchange: Exchange, head: Head) -> bool:

@@ -14,6 +14,7 @@ it takes longer, the page shows what the table holds and tells how many runs are
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,6 @@ from archive_schema.errors import ArchiveError, NotFoundError
 from archive_schema.models import RunStatus
 from server.catalogue.table import RunTable
 from server.documents import run_summary
-from server.problems import LOG
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from server.catalogue.filter import RunFilter
     from server.query import Archive
 
+LOG: Final = logging.getLogger("trace_archive.catalogue")
 PASS_INTERVAL_S: Final = 1.0
 PATIENCE_S: Final = 0.025
 """How long a page waits for the pass before it."""
@@ -162,7 +163,7 @@ class Catalogue:
         except ArchiveError as error:
             # A folder without a run is one that is being made, or removed.
             if watch is None and not isinstance(error, NotFoundError):
-                LOG.error("run %s is left out of the list: %s (%s)", run_id, error, error.kind)
+                LOG.warning("run %s is left out of the list: %s (%s)", run_id, error, error.kind)
         if row is not None and row.status is RunStatus.SEALED:
             if watch is None:
                 # Read for its row alone: its records would only take memory.
