@@ -1,0 +1,130 @@
+"""The commands that write, run as programs: what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+
+from archive_schema.store import open_store
+from recorder import TraceRecorder
+from recorder.demonstration import free_run_id, recording_script
+
+DATA: Final = Path(__file__).parents[1] / "data/d3_dna"
+PROGRAM: Final = Path(sys.executable).parent / "trace-archive"
+
+
+def run(*arguments: object, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(
+        command, input=text, capture_output=True, encoding="utf-8", check=False, timeout=100
+    )
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    with TraceRecorder(tmp_path / "archive", "r", steps=2, samples=4) as rec:
+        for step in range(2):
+            rec.record(step, x=np.random.default_rng(step).random((4, 50)))
+    return tmp_path / "archive"
+
+
+def test_an_import_says_what_it_found(tmp_path: Path) -> None:
+    file = DATA / "evaluation_visualization_data.h5"
+
+    first = run("import", "d3-dna", file, "--run", "ev", "--store", tmp_path, "--json")
+    again = run("import", "d3-dna", file, "--run", "ev", "--store", tmp_path)
+
+    assert first.returncode == 0, first.stderr
+    report = json.loads(first.stdout)
+    assert (report["run"], report["generation"], report["steps"]) == ("ev", "B", 32)
+    assert again.returncode == 0
+    assert "is there already" in again.stdout
+
+
+def test_a_foreign_file_is_refused_with_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "notes.h5"
+    file.write_text("no HDF5")
+
+    done = run("import", "d3-dna", file, "--run", "x", "--store", tmp_path / "archive")
+
+    assert done.returncode == 2
+    assert "file-invalid" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_verify_exits_by_what_it_found(archive: Path) -> None:
+    sound = run("verify", "r", "--store", archive)
+    (archive / "runs/r/trace.zarr/trace/x/c.1.0.0").unlink()
+    damaged = run("verify", "r", "--store", archive, "--json")
+
+    assert sound.returncode == 0
+    assert "sound" in sound.stdout
+    assert damaged.returncode == 3
+    (found,) = json.loads(damaged.stdout)["found"]
+    assert found["finding"] == "lost"
+    assert found["key"].endswith("c.1.0.0")
+
+
+def test_rm_asks_first(archive: Path) -> None:
+    refused = run("rm", "r", "--store", archive, text="n\n")
+    assert refused.returncode == 1
+    assert (archive / "runs/r/run.json").exists()
+
+    assert run("rm", "r", "--store", archive, text="y\n").returncode == 0
+    assert list(open_store(archive).objects("runs/r")) == []
+    gone = run("rm", "r", "--store", archive, "--yes")
+    assert gone.returncode == 1
+    assert "run-not-found" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("verify",), ("import", "d3-dna"), ("verify", "r", "--store"), ("nothing",), ("rm", "--no")],
+)
+def test_a_wrong_call_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_takes_the_next_free_name() -> None:
+    assert free_run_id([]) == "demo-1"
+    assert free_run_id(["demo-1", "demo-3", "other"]) == "demo-2"
+    assert recording_script().read_text().startswith('"""Record every step')
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_records_serves_and_says_where(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = tmp_path / "demo"
+    options = ("--store", store, "--port", port, "--samples", 10, "--steps", 8, "--once")
+
+    command = [str(PROGRAM), "demo", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=250)
+
+    assert done.returncode == 0, done.stderr
+    assert f"http://127.0.0.1:{port}/runs/demo-1" in done.stdout
+    assert "is sealed" in done.stdout
+    assert run("verify", "demo-1", "--store", store).returncode == 0
+    assert "demo-1" in run("ls", "--store", store).stdout
+
+
+def test_a_demo_whose_port_is_taken_says_so(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("demo", "--store", tmp_path, "--port", taken.getsockname()[1], "--once")
+
+    assert done.returncode == 1
+    assert "the server ended" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,152 @@
+"""`verify` names every damage, and nothing else; `rm` leaves nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+
+from archive_schema.errors import ErrorKind, FormatError, NotFoundError
+from archive_schema.records import run_ids
+from recorder import TraceRecorder
+from recorder.maintenance import Finding, remove_run, verify_run
+
+if TYPE_CHECKING:
+    from archive_schema.store import Store
+
+ZARR: Final = "runs/r/trace.zarr"
+TILE: Final = f"{ZARR}/trace/x/c.1.1.0"
+
+
+@pytest.fixture
+def recorded(store: Store) -> Store:
+    """A sealed run of two tiles a step, with a layer, a ragged field and coordinates."""
+    random = np.random.default_rng(3)
+    with TraceRecorder(store, "r", steps=3, samples=5, tile=3) as rec:
+        rec.declare("scores", dims=("plate",), ragged=True)
+        for step in range(3):
+            rec.record(step, scores=random.random(step), noise=step / 3)
+            for at in (slice(0, 3), slice(3, 5)):
+                values = random.normal(size=(at.stop - at.start, 400))
+                rec.record(step, samples=at, x=values, note=np.arange(at.stop - at.start))
+                rec.record(step, samples=at, layer="blocks.0", output=values.astype("float16"))
+    return store
+
+
+def test_a_run_as_recorded_is_sound(recorded: Store) -> None:
+    told: list[tuple[int, int]] = []
+
+    report = verify_run(recorded, "r", lambda done, total: told.append((done, total)))
+
+    assert report.sound
+    assert report.found == ()
+    # x, note and output have two tiles a step; scores has one, of nothing at step 0.
+    assert report.tiles == 3 * (3 * 2 + 1)
+    assert told[-1] == (report.tiles, report.tiles)
+
+
+def test_every_flipped_byte_of_a_tile_is_found(recorded: Store) -> None:
+    """Also in the shard index, which our own reader never looks at, and others do."""
+    sound = recorded.read(TILE)
+    places = {0, 1, 7, len(sound) // 2, *range(len(sound) - 40, len(sound))}
+
+    for place in sorted(places):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0x40
+        recorded.write(TILE, bytes(damaged))
+        found = verify_run(recorded, "r").found
+        assert [(one.finding, one.key) for one in found] == [(Finding.DAMAGED, TILE)], place
+
+
+def test_a_tile_in_the_place_of_another_is_found(recorded: Store) -> None:
+    """Its own checksums all fit; only the checksum of its values tells."""
+    with TraceRecorder(recorded, "twin", steps=1, samples=2) as rec:
+        rec.declare("x", dims=("sample", "d"))
+        rec.record(0, x=np.zeros((2, 300)))
+    key = "runs/twin/trace.zarr/trace/x/c.0.0.0"
+    first = recorded.read(key)
+    with TraceRecorder(recorded, "other", steps=1, samples=2) as rec:
+        rec.declare("x", dims=("sample", "d"))
+        rec.record(0, x=np.ones((2, 300)))
+    second = recorded.read("runs/other/trace.zarr/trace/x/c.0.0.0")
+    assert first != second
+
+    recorded.write(key, second)
+
+    found = verify_run(recorded, "twin").found
+    assert [(one.finding, one.key) for one in found] == [(Finding.DAMAGED, key)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 50, -1])
+def test_a_truncated_tile_is_found(recorded: Store, length: int) -> None:
+    recorded.write(TILE, recorded.read(TILE)[:length])
+
+    (found,) = verify_run(recorded, "r").found
+
+    assert (found.finding, found.key) == (Finding.DAMAGED, TILE)
+    assert "bytes" in found.detail
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        TILE,
+        f"{ZARR}/ragged/trace/scores/2/c.0",
+        f"{ZARR}/layers/blocks.0/output/c.0.0.0",
+        f"{ZARR}/trace/x/zarr.json",
+        f"{ZARR}/trace/zarr.json",
+        f"{ZARR}/zarr.json",
+        "runs/r/fields/trace/x.json",
+    ],
+)
+def test_a_lost_object_is_named(recorded: Store, key: str) -> None:
+    recorded.delete(key)
+
+    report = verify_run(recorded, "r")
+
+    assert (Finding.LOST, key) in {(one.finding, one.key) for one in report.found}
+    assert not report.sound
+
+
+def test_an_object_that_no_commit_names_is_an_orphan_and_no_damage(recorded: Store) -> None:
+    orphan = f"{ZARR}/trace/x/c.9.0.0"
+    recorded.write(orphan, b"left by a dead writer")
+
+    report = verify_run(recorded, "r")
+
+    assert [(one.finding, one.key) for one in report.found] == [(Finding.ORPHAN, orphan)]
+    assert report.sound
+
+
+def test_without_its_index_a_sealed_run_cannot_be_verified(recorded: Store) -> None:
+    index = next(one.key for one in recorded.objects("runs/r") if "index-" in one.key)
+    recorded.delete(index)
+
+    with pytest.raises(FormatError, match="index") as caught:
+        verify_run(recorded, "r")
+
+    assert caught.value.kind is ErrorKind.RECORD_DAMAGED
+
+
+def test_a_removed_run_leaves_nothing(recorded: Store) -> None:
+    with TraceRecorder(recorded, "kept", steps=1) as rec:
+        rec.record(0, x=np.zeros(3))
+
+    assert remove_run(recorded, "r") > 10
+
+    assert list(recorded.objects("runs/r")) == []
+    assert verify_run(recorded, "kept").sound
+    assert "kept" in run_ids(recorded)
+    with pytest.raises(NotFoundError) as caught:
+        remove_run(recorded, "r")
+    assert caught.value.kind is ErrorKind.RUN_NOT_FOUND
+
+
+def test_what_a_broken_removal_left_is_removed_by_another(recorded: Store) -> None:
+    recorded.delete("runs/r/run.json")
+    with pytest.raises(NotFoundError):
+        verify_run(recorded, "r")
+
+    assert remove_run(recorded, "r") > 10
+    assert list(recorded.objects("runs/r")) == []
