@@ -7,9 +7,10 @@ records and kept in a table. A *pass* brings the table up to date:
 2. New runs, and runs that were not sealed when they were last looked at, are read for a
    bounded time. A sealed run does not change and is never read again.
 
-Passes run in one background thread, at most one a second and only while somebody asks, or
-while runs are still to be read. Who asks waits a moment for the pass; in a store so large that
-it takes longer, the page shows what the table holds and tells how many runs are pending.
+Passes run in one background thread, only while somebody asks or runs are still to be read.
+Listing takes at most a twentieth of the time: a folder is listed for nearly every request, a
+large bucket once a second. Who asks waits a moment for the pass; in a store so large that it
+takes longer, the page shows what the table holds and tells how many runs are pending.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from server.query import Archive
 
 LOG: Final = logging.getLogger("trace_archive.catalogue")
-PASS_INTERVAL_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 1.0
+"""Between one listing and the next."""
+LISTING_SHARE: Final = 0.05
+"""The part of the time that listing may take."""
 PATIENCE_S: Final = 0.025
 """How long a page waits for the pass before it."""
 READING_S: Final = 0.2
@@ -66,6 +70,7 @@ class Catalogue:
             if status is not RunStatus.SEALED
         }
         self._listed_s = float("-inf")
+        self._pause_s = 0.0
         self._pool = ThreadPoolExecutor(1, "trace-catalogue")
         self._lock = threading.Lock()
         self._pass: Future[None] | None = None
@@ -112,7 +117,7 @@ class Catalogue:
         with self._lock:
             now_s = time.monotonic()
             if self._pass is None or (
-                self._pass.done() and now_s - self._listed_s >= PASS_INTERVAL_S
+                self._pass.done() and now_s - self._listed_s >= self._pause_s
             ):
                 self._pass = self._pool.submit(self._make_pass)
             return self._pass
@@ -121,13 +126,15 @@ class Catalogue:
         self._list()
         self._read(time.monotonic() + READING_S)
         while self._new and not self._closed:
-            if time.monotonic() - self._listed_s >= PASS_INTERVAL_S:
+            if time.monotonic() - self._listed_s >= self._pause_s:
                 self._list()
             self._read(time.monotonic() + READING_S)
 
     def _list(self) -> None:
+        began_s = time.monotonic()
         found = self._archive.run_ids()
         self._listed_s = time.monotonic()
+        self._pause_s = min((self._listed_s - began_s) / LISTING_SHARE, LONGEST_PAUSE_S)
         known = self._statuses
         gone = (known.keys() | self._watched.keys()) - set(found)
         if gone:
@@ -169,7 +176,7 @@ class Catalogue:
                 # Read for its row alone: its records would only take memory.
                 self._archive.forget(run_id)
             return [row]
-        self._watched[run_id] = (watch or _Watch(0.0)).looked(version)
+        self._watched[run_id] = (watch or _Watch(0.0)).looked(version, self._pause_s)
         return [] if row is None else [row]
 
 
@@ -181,11 +188,11 @@ class _Watch:
         self._version: object = self
         self._changed_s = time.monotonic()
 
-    def looked(self, version: object) -> Self:
-        """Note what was seen."""
+    def looked(self, version: object, pause_s: float) -> Self:
+        """Note what was seen; look again in *pause_s* seconds at the earliest."""
         now_s = time.monotonic()
         if version != self._version:
             self._version, self._changed_s = version, now_s
         quiet_s = (now_s - self._changed_s) * _SLOWER
-        self.due_s = now_s + min(max(quiet_s, PASS_INTERVAL_S), LONGEST_INTERVAL_S)
+        self.due_s = now_s + min(max(quiet_s, pause_s), LONGEST_INTERVAL_S)
         return self
