@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError
+from archive_schema.models import Codec
 from archive_schema.records import run_ids
 from recorder import TraceRecorder
 from recorder.maintenance import Finding, remove_run, verify_run
@@ -21,7 +22,7 @@ TILE: Final = f"{ZARR}/trace/x/c.1.1.0"
 
 @pytest.fixture
 def recorded(store: Store) -> Store:
-    """A sealed run of two tiles a step, with a layer, a ragged field and coordinates."""
+    """Seal a run of two tiles a step, with a layer, a ragged field and coordinates."""
     random = np.random.default_rng(3)
     with TraceRecorder(store, "r", steps=3, samples=5, tile=3) as rec:
         rec.declare("scores", dims=("plate",), ragged=True)
@@ -61,21 +62,20 @@ def test_every_flipped_byte_of_a_tile_is_found(recorded: Store) -> None:
 
 def test_a_tile_in_the_place_of_another_is_found(recorded: Store) -> None:
     """Its own checksums all fit; only the checksum of its values tells."""
-    with TraceRecorder(recorded, "twin", steps=1, samples=2) as rec:
-        rec.declare("x", dims=("sample", "d"))
-        rec.record(0, x=np.zeros((2, 300)))
-    key = "runs/twin/trace.zarr/trace/x/c.0.0.0"
-    first = recorded.read(key)
-    with TraceRecorder(recorded, "other", steps=1, samples=2) as rec:
-        rec.declare("x", dims=("sample", "d"))
-        rec.record(0, x=np.ones((2, 300)))
-    second = recorded.read("runs/other/trace.zarr/trace/x/c.0.0.0")
+    key = "runs/{}/trace.zarr/trace/x/c.0.0.0"
+    for name, value in (("twin", 0.0), ("other", 1.0)):
+        with TraceRecorder(recorded, name, steps=1, samples=2) as rec:
+            rec.declare("x", dims=("sample", "d"), codec=Codec(name="raw"))
+            rec.record(0, x=np.full((2, 300), value))
+    first, second = recorded.read(key.format("twin")), recorded.read(key.format("other"))
+    assert len(first) == len(second)
     assert first != second
 
-    recorded.write(key, second)
+    recorded.write(key.format("twin"), second)
 
     found = verify_run(recorded, "twin").found
-    assert [(one.finding, one.key) for one in found] == [(Finding.DAMAGED, key)]
+    assert [(one.finding, one.key) for one in found] == [(Finding.DAMAGED, key.format("twin"))]
+    assert "other values" in found[0].detail
 
 
 @pytest.mark.parametrize("length", [0, 1, 50, -1])
