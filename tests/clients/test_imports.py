@@ -53,7 +53,7 @@ except ModuleNotFoundError as error:
 
 
 def test_xarray_is_not_imported_before_it_is_needed() -> None:
-    """It takes several times as long as everything else together."""
+    """It takes longer than everything else together."""
     code = "import sys, clients; print('xarray' in sys.modules)"
     command = [sys.executable, "-c", code]
 
