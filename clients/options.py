@@ -39,7 +39,7 @@ class Options:
     """
 
     base_url: str
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 30.0
     retry: RetryPolicy = DEFAULT_RETRY
