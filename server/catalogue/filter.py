@@ -18,7 +18,7 @@ from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.models import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -56,10 +56,23 @@ class RunFilter:
         """The column that orders the rows."""
         return self.sort.removeprefix("-")
 
-    def sql(self) -> tuple[str, list[object]]:
+    def labels(self) -> list[tuple[str, str, str]]:
+        """Return the labels that a run must have: name, value, and the value as a number."""
+        labels = [(f"meta.{key}", text) for key, text in self.metadata.items()]
+        if self.tag is not None:
+            labels.append(("tag", self.tag))
+        return [(name, text, _number(text) or text) for name, text in labels]
+
+    def sql(self, rare: Collection[str] = ()) -> tuple[str, list[object]]:
         """Return the statement for one row more than a page holds, and its parameters.
 
         Columns: the sort column, id, document.
+
+        Parameters
+        ----------
+        rare
+            Names of labels that few runs have: these runs are looked up first. Other labels
+            are checked on the way through the order, which is over when the page is full.
 
         Raises
         ------
@@ -67,32 +80,37 @@ class RunFilter:
             ``invalid-parameter`` for a cursor that is none, or one of another order.
         """
         falling = self.sort.startswith("-")
-        where, parameters = self._conditions()
+        where, parameters = self._conditions(rare)
         if self.cursor is not None:
             where.append(f"({self.column}, id) {'<' if falling else '>'} (?, ?)")
             parameters += read_cursor(self.cursor, self.sort)
         direction = "desc" if falling else "asc"
         # No text of a client gets into the statement: `column` is one of SORTS.
         statement = (
-            f"select {self.column}, id, document from runs"  # noqa: S608
+            f"select {self.column}, id,"  # noqa: S608
+            # By itself, so that rows that are passed over are read from a narrow index.
+            " (select document from runs as found where found.id = runs.id) from runs"
             f" where {' and '.join(where) or '1'}"
             f" order by {self.column} {direction}, id {direction} limit ?"
         )
         return statement, [*parameters, self.limit + 1]
 
-    def _conditions(self) -> tuple[list[str], list[object]]:
+    def _conditions(self, rare: Collection[str]) -> tuple[list[str], list[object]]:
         where: list[str] = []
         parameters: list[object] = []
         for column, value in (("system", self.system), ("status", self.status)):
             if value is not None:
-                where.append(f"{column} = ?")
+                # The plus keeps SQLite from finding all these runs first and sorting them.
+                where.append(f"{column} = ?" if self.column == "created" else f"+{column} = ?")
                 parameters.append(value)
-        labels = [(f"meta.{key}", text) for key, text in self.metadata.items()]
-        if self.tag is not None:
-            labels.append(("tag", self.tag))
-        for name, text in labels:
-            where.append("id in (select id from labels where name = ? and value in (?, ?))")
-            parameters += [name, text, _number(text) or text]
+        for label in self.labels():
+            where.append(
+                "id in (select id from labels where name = ? and value in (?, ?))"
+                if label[0] in rare
+                else "exists (select 1 from labels"
+                " where name = ? and value in (?, ?) and labels.id = runs.id)"
+            )
+            parameters += label
         if self.q:
             where.append("instr(words, ?)")
             parameters.append(self.q.casefold())
