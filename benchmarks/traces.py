@@ -30,7 +30,7 @@ class Trace:
     score_matrix: NDArray[np.float16]
     prob_matrix: NDArray[np.float16]
 
-    def step(self, number: int) -> dict[str, NDArray[Any]]:
+    def step(self, number: int) -> dict[str, Any]:
         """Return the fields of one step."""
         return {
             "sequence": self.sequence[number],
