@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from archive_schema.models import Seal
     from archive_schema.store import Store
+    from recorder.budget import ByteBudget
     from recorder.capture import Capture
     from recorder.declaration import Address
     from recorder.plan import Plan
@@ -363,6 +364,11 @@ class TraceRecorder:
         if self._hooks is None:
             self._hooks = LayerHooks(session.fields.settle)
         self._hooks.attach(model, patterns)
+
+    @property
+    def budget(self) -> ByteBudget:
+        """Memory for what is under way: its limit, its peak, and how long calls waited for it."""
+        return self._opened().budget
 
     def plan(self) -> Plan:
         """Return what the fields known so far amount to; ``print(rec.plan())`` shows a table."""

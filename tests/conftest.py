@@ -6,12 +6,13 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,7 @@ class S3Server:
     """A running S3 server, and the environment in which a process finds it."""
 
     endpoint_url: str
+    process: subprocess.Popen[bytes]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -52,6 +54,15 @@ class S3Server:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ALLOW_HTTP": "true",
         }
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the server hang: it takes connections and never answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def fresh_url(self) -> str:
         """Return the URL of an empty prefix: a test isolates itself by prefix."""
@@ -84,7 +95,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         f"-bucket={BUCKET}", *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}")
     log = folder / "weed.log"
     with ExitStack() as stack:
         process = stack.enter_context(
@@ -98,6 +108,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         )
         # Its data is thrown away and a polite end takes it 20 s, so it is killed.
         stack.callback(process.kill)
+        server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", process)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in server.environment.items():
             patch.setenv(name, value)

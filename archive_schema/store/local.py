@@ -154,6 +154,7 @@ class LocalStore:
             kind = {
                 errno.ENOSPC: ErrorKind.STORE_FULL,
                 errno.EDQUOT: ErrorKind.STORE_FULL,
+                errno.EFBIG: ErrorKind.STORE_FULL,
                 errno.EROFS: ErrorKind.STORE_READ_ONLY,
                 errno.EACCES: ErrorKind.STORE_READ_ONLY,
                 errno.EPERM: ErrorKind.STORE_READ_ONLY,

@@ -56,6 +56,8 @@ def committed(store: Store, run_id: str) -> dict[tuple[str, int, int], NDArray[A
     """
     records = RunRecords(store, run_id)
     assert not records.ledger.conflicts
+    if not any(ledger.count for ledger in records.ledger.fields.values()):
+        return {}
     root = zarr_root(store, run_id)
     tiles = {}
     for path, ledger in records.ledger.fields.items():
