@@ -17,8 +17,7 @@ import zarr
 
 from archive_schema.store import open_store
 from benchmarks.measure import compare, table
-from benchmarks.traces import SAMPLES, STEPS, trace
-from recorder import TraceRecorder
+from benchmarks.traces import STEPS, record, trace
 from server.exporters import export
 from server.query import Archive
 
@@ -30,15 +29,9 @@ FIELDS = ("sequence", "score_matrix", "prob_matrix")
 
 def report() -> str:
     """Return the table of whole exports, and the time to the first byte."""
-    data = trace()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        with TraceRecorder(
-            str(root), run="r", system="d3-dna", steps=STEPS, samples=SAMPLES
-        ) as rec:
-            for step in range(STEPS):
-                rec.record(step, timestep=1 - step / STEPS, noise_level=1.0, noise_rate=1.0,
-                           **data.step(step))  # fmt: skip
+        record(root)
         run = Archive(open_store(str(root)), cache_bytes=0).run("r")
         # First, because layouts of files that were given lately are kept.
         first_bytes = _first_bytes(run)

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from benchmarks.traces import QUICK, SAMPLES, STEPS, trace
-from recorder import TraceRecorder
+from benchmarks.traces import QUICK, STEPS, record, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,11 +67,7 @@ def report() -> str:
     data = trace()
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        with TraceRecorder(
-            str(root / "store"), run="r", system="d3-dna", steps=STEPS, samples=SAMPLES
-        ) as rec:
-            for step in range(STEPS):
-                rec.record(step, **data.step(step))
+        record(root / "store")
         body = root / "body"
         body.write_bytes(data.score_matrix[0, 0:8].tobytes())
         (root / "floor.py").write_text(FLOOR)

@@ -25,7 +25,7 @@ from archive_schema.dtypes import to_stored
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from benchmarks.measure import compare, table
-from benchmarks.traces import STEPS, trace
+from benchmarks.traces import STEPS, record, trace
 from recorder import TraceRecorder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def report() -> str:
 
         ways: dict[str, Callable[[], object]] = {
             "encode alone": _encoder(root),
-            "recorder, whole": lambda: _record(fresh()),
+            "recorder, whole": lambda: record(fresh()),
             "raw append": lambda: _raw(fresh()),
             "copy alone": _copy,
             "TensorStore": lambda: _tensorstore(fresh()),
@@ -88,10 +88,7 @@ def _fields() -> Iterator[tuple[int, str, np.ndarray[Any, Any]]]:
 def _encoder(root: Path) -> Callable[[], object]:
     """Encode with the very declarations that the recorder makes; nothing is put anywhere."""
     folder = root / "declared"
-    with TraceRecorder(
-        str(folder), run="r", system="d3-dna", steps=STEPS, samples=len(trace().sequence[0])
-    ) as rec:
-        rec.record(0, **trace().step(0))
+    record(folder, steps=1)
     fields = RunRecords(open_store(str(folder)), "r").ledger.fields
     specs = {ledger.spec.name: ledger.spec for ledger in fields.values()}
 
@@ -101,15 +98,6 @@ def _encoder(root: Path) -> Callable[[], object]:
             encode_tile(to_stored(values, spec), spec, spec.block)
 
     return encode
-
-
-def _record(folder: Path) -> None:
-    data = trace()
-    with TraceRecorder(
-        str(folder), run="r", system="d3-dna", steps=STEPS, samples=data.sequence.shape[1]
-    ) as rec:
-        for step in range(STEPS):
-            rec.record(step, timestep=step / STEPS, **data.step(step))
 
 
 def _caller_time(root: Path) -> str:

@@ -18,8 +18,7 @@ import zarr
 
 from archive_schema.store import open_store
 from benchmarks.measure import compare, table
-from benchmarks.traces import SAMPLES, STEPS, trace
-from recorder import TraceRecorder
+from benchmarks.traces import SAMPLES, STEPS, record, trace
 from server.query import Archive
 
 if TYPE_CHECKING:
@@ -33,11 +32,7 @@ def report() -> str:
     data = trace()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        with TraceRecorder(
-            str(root), run="r", system="d3-dna", steps=STEPS, samples=SAMPLES
-        ) as rec:
-            for step in range(STEPS):
-                rec.record(step, **data.step(step))
+        record(root)
         block = _archive_block(root)
         with h5py.File(root / "x.h5", "w") as file:
             chunks = (1, block, *data.score_matrix.shape[2:])

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from recorder import TraceRecorder
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 QUICK: Final = os.environ.get("QUICK", "") not in ("", "0")
@@ -67,3 +71,13 @@ def trace() -> Trace:
         moved = random.random(tokens.shape) < progress**2
         tokens = np.where(moved, target, tokens)
     return Trace(sequence, score, prob)
+
+
+def record(store: Path, steps: int = STEPS) -> None:
+    """Record the first *steps* steps of the trace as run ``r`` of *store*, sealed."""
+    data = trace()
+    with TraceRecorder(store, "r", system="d3-dna", steps=STEPS, samples=SAMPLES) as rec:
+        for step in range(steps):
+            rec.record(
+                step, timestep=1 - step / STEPS, noise_level=1.0, noise_rate=1.0, **data.step(step)
+            )
