@@ -7,9 +7,9 @@ records and kept in a table. A *pass* brings the table up to date:
 2. New runs, and runs that were not sealed when they were last looked at, are read for a
    bounded time. A sealed run does not change and is never read again.
 
-Passes run in one background thread, only while somebody asks or runs are still to be read.
-Listing takes at most a twentieth of the time: a folder is listed for nearly every request, a
-large bucket once a second. Who asks waits a moment for the pass; in a store so large that it
+Passes run in one background thread, only while somebody asks or runs are still to be read, and
+take a small part of the time: a small folder is looked at for nearly every request, a large
+bucket every few seconds. Who asks waits a moment for the pass; in a store so large that it
 takes longer, the page shows what the table holds and tells how many runs are pending.
 """
 
@@ -20,10 +20,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
-from archive_schema.errors import ArchiveError, NotFoundError
+from archive_schema.errors import ArchiveError, ErrorKind, NotFoundError, StorageError
 from archive_schema.models import RunStatus
 from server.catalogue.table import RunTable
 from server.documents import run_summary
@@ -36,18 +36,20 @@ if TYPE_CHECKING:
     from server.query import Archive
 
 LOG: Final = logging.getLogger("trace_archive.catalogue")
-LONGEST_PAUSE_S: Final = 1.0
-"""Between one listing and the next."""
-LISTING_SHARE: Final = 0.05
-"""The part of the time that listing may take."""
+SHARE: Final = 0.04
+"""The part of the time that passes may take, once all runs are read."""
+LONGEST_PAUSE_S: Final = 5.0
+"""Between one pass and the next."""
 PATIENCE_S: Final = 0.025
 """How long a page waits for the pass before it."""
+FIRST_PATIENCE_S: Final = 20.0
+"""How long a page waits for the first listing of all."""
 READING_S: Final = 0.2
-"""How long one pass reads runs."""
-LONGEST_INTERVAL_S: Final = 60.0
-"""How rarely a run that was left by its writers, or cannot be read, is looked at."""
-_SLOWER: Final = 0.1
-"""A run in which nothing happened for so long is looked at again after this part of it."""
+"""How long new runs are read before the store is listed again."""
+WATCHING_S: Final = 0.1
+"""How long one pass looks at runs that may have changed."""
+MOST_KEPT: Final = 512
+"""Unsealed runs whose records stay in memory between looks."""
 
 
 class Catalogue:
@@ -63,13 +65,19 @@ class Catalogue:
         self._archive = archive
         self._table = RunTable(path, archive.store.url)
         self._statuses = self._table.statuses()
+        self._listed = False
+        self._failure: str | None = None
+        """Why the store could not be listed the last time."""
+        self._found: list[str] = []
         self._new: list[str] = []
-        self._watched = {
-            run_id: _Watch(0.0)
-            for run_id, status in self._statuses.items()
-            if status is not RunStatus.SEALED
-        }
-        self._listed_s = float("-inf")
+        # Runs that are not sealed, with what was seen of them. Both are queues: who was looked
+        # at goes to the end. Runs that are being recorded go before those left by their writers.
+        self._growing: dict[str, object] = {}
+        self._left: dict[str, object] = {}
+        for run_id, status in self._statuses.items():
+            if status is not RunStatus.SEALED:
+                (self._growing if status is RunStatus.RECORDING else self._left)[run_id] = None
+        self._passed_s = float("-inf")
         self._pause_s = 0.0
         self._pool = ThreadPoolExecutor(1, "trace-catalogue")
         self._lock = threading.Lock()
@@ -103,96 +111,99 @@ class Catalogue:
         StorageError
             ``store-unreachable`` if the store could not be listed.
         """
-        with suppress(FutureTimeoutError):
-            self.nudge().result(timeout=patience_s)
+        # Before the first listing there is nothing to show, and to show it would be wrong.
+        try:
+            self.nudge().result(timeout=patience_s if self._listed else FIRST_PATIENCE_S)
+        except FutureTimeoutError:
+            if self._failure is not None or not self._listed:
+                message = self._failure or "the store has not been listed yet"
+                raise StorageError(ErrorKind.STORE_UNREACHABLE, message) from None
         return self._table.page(asked, pending=self.pending)
 
     def catch_up(self) -> None:
         """Return once every run that the store lists now is in the table."""
         self._list()
-        self._read(float("inf"))
+        self._read_new(float("inf"))
+        self._watch(float("inf"))
 
     def nudge(self) -> Future[None]:
         """Begin a pass unless one is under way or the last was just now; return the latest."""
         with self._lock:
             now_s = time.monotonic()
             if self._pass is None or (
-                self._pass.done() and now_s - self._listed_s >= self._pause_s
+                self._pass.done() and now_s - self._passed_s >= self._pause_s
             ):
                 self._pass = self._pool.submit(self._make_pass)
             return self._pass
 
     def _make_pass(self) -> None:
-        self._list()
-        self._read(time.monotonic() + READING_S)
-        while self._new and not self._closed:
-            if time.monotonic() - self._listed_s >= self._pause_s:
-                self._list()
-            self._read(time.monotonic() + READING_S)
+        while True:
+            began_s = time.monotonic()
+            self._list()
+            self._watch(time.monotonic() + WATCHING_S)
+            self._passed_s = time.monotonic()
+            self._pause_s = min((self._passed_s - began_s) / SHARE, LONGEST_PAUSE_S)
+            if not self._new or self._closed:
+                return
+            self._read_new(time.monotonic() + READING_S)
 
     def _list(self) -> None:
-        began_s = time.monotonic()
-        found = self._archive.run_ids()
-        self._listed_s = time.monotonic()
-        self._pause_s = min((self._listed_s - began_s) / LISTING_SHARE, LONGEST_PAUSE_S)
-        known = self._statuses
-        gone = (known.keys() | self._watched.keys()) - set(found)
+        try:
+            found = self._archive.run_ids()
+        except StorageError as error:
+            self._failure = str(error)
+            raise
+        self._failure, self._listed = None, True
+        if found == self._found:
+            return
+        self._found = found
+        known = self._statuses.keys() | self._left.keys()
+        gone = known - set(found)
         if gone:
             self._table.remove(gone)
         for run_id in gone:
-            known.pop(run_id, None)
-            self._watched.pop(run_id, None)
-        self._new = [name for name in found if name not in known and name not in self._watched]
+            for kept in (self._statuses, self._growing, self._left):
+                kept.pop(run_id, None)
+        self._new = [name for name in found if name not in known]
 
-    def _read(self, until_s: float) -> None:
-        """Read new runs for half of the time, then those that may have changed."""
-        now_s = time.monotonic()
-        rows: list[RunSummary] = []
-        while self._new and not self._closed and time.monotonic() < (now_s + until_s) / 2:
+    def _read_new(self, until_s: float) -> None:
+        rows = []
+        while self._new and not self._closed and time.monotonic() < until_s:
             rows += self._look(self._new[-1])
             self._new.pop()
-        due = sorted((watch.due_s, run_id) for run_id, watch in self._watched.items())
-        for due_s, run_id in due:
-            if due_s > now_s or time.monotonic() > until_s or self._closed:
+        self._put(rows)
+
+    def _watch(self, until_s: float) -> None:
+        """Look at runs that are being recorded, then at others that were not sealed."""
+        rows = []
+        for run_id in [*self._growing, *islice(self._left, MOST_KEPT)]:
+            if time.monotonic() > until_s or self._closed:
                 break
             rows += self._look(run_id)
+        self._put(rows)
+
+    def _put(self, rows: list[RunSummary]) -> None:
         if rows:
             self._table.put(rows)
             self._statuses.update((row.id, row.status) for row in rows)
 
     def _look(self, run_id: str) -> list[RunSummary]:
-        """Return the row of a run, none if it cannot be read, and note when to look again."""
-        watch = self._watched.pop(run_id, None)
-        version, row = None, None
+        """Return the row of a run, none if nothing is new, and queue it to look again."""
+        first = run_id not in self._statuses
+        seen = self._growing.pop(run_id, None) or self._left.pop(run_id, None)
         try:
             view = self._archive.run(run_id)
-            version, row = (view.version, view.status), run_summary(view)
+            status, found = view.status, (view.version, view.status)
+            row = None if found == seen else run_summary(view)
         except ArchiveError as error:
             # A folder without a run is one that is being made, or removed.
-            if watch is None and not isinstance(error, NotFoundError):
+            if seen != error.kind and not isinstance(error, NotFoundError):
                 LOG.warning("run %s is left out of the list: %s (%s)", run_id, error, error.kind)
-        if row is not None and row.status is RunStatus.SEALED:
-            if watch is None:
-                # Read for its row alone: its records would only take memory.
-                self._archive.forget(run_id)
-            return [row]
-        self._watched[run_id] = (watch or _Watch(0.0)).looked(version, self._pause_s)
+            self._left[run_id] = error.kind
+            return []
+        if status is not RunStatus.SEALED:
+            (self._growing if status is RunStatus.RECORDING else self._left)[run_id] = found
+        # What is read for its row alone would take memory from runs that somebody reads.
+        if (status is RunStatus.SEALED and first) or len(self._left) > MOST_KEPT:
+            self._archive.forget(run_id)
         return [] if row is None else [row]
-
-
-class _Watch:
-    """When to look at a run that is not sealed: the longer nothing happens, the more rarely."""
-
-    def __init__(self, due_s: float) -> None:
-        self.due_s = due_s
-        self._version: object = self
-        self._changed_s = time.monotonic()
-
-    def looked(self, version: object, pause_s: float) -> Self:
-        """Note what was seen; look again in *pause_s* seconds at the earliest."""
-        now_s = time.monotonic()
-        if version != self._version:
-            self._version, self._changed_s = version, now_s
-        quiet_s = (now_s - self._changed_s) * _SLOWER
-        self.due_s = now_s + min(max(quiet_s, pause_s), LONGEST_INTERVAL_S)
-        return self

@@ -396,11 +396,14 @@ def test_an_unreachable_store_is_503_and_says_when_to_try_again(
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
         url = serve("s3://bucket/archive", endpoint_url=endpoint, region="us-east-1")
-        answer = httpx.get(f"{url}/runs/run", timeout=60)
+        answers = [
+            httpx.get(f"{url}/{path}", timeout=60) for path in ("runs/run", "runs", "readyz")
+        ]
         health = httpx.get(f"{url}/healthz")
 
-    is_problem(answer, 503, "store-unreachable")
-    assert int(answer.headers["retry-after"]) > 0
+    for answer in answers:
+        is_problem(answer, 503, "store-unreachable")
+        assert int(answer.headers["retry-after"]) > 0
     assert health.status_code == 200
 
 
