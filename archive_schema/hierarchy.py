@@ -7,6 +7,7 @@ the root of the hierarchy, so that the store edge stays the only one that does I
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = "trace_archive"
 """Name of the attribute that says how stored values become the values readers get."""
 
+_FILTERS: Final = threading.Lock()
+"""Held while warnings are filtered: what one thread sets another would take back."""
 _KEYS: Final = ChunkKeyEncodingParams(name="default", separator=".")
 
 
@@ -133,7 +136,7 @@ def consolidated(documents: Mapping[str, bytes]) -> bytes:
     """Return the root document that holds all metadata in *documents* (keys to ``zarr.json``)."""
     prototype = default_buffer_prototype()
     store = {key: prototype.buffer.from_bytes(data) for key, data in documents.items()}
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         # Readers over HTTP cannot list, so they need it although Zarr v3 has not specified it.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         # Nor has it specified fixed strings; docs/format.md says so to readers.
@@ -160,8 +163,8 @@ def _quietly(stored_dtype: str, store: dict[str, Any], **arguments: Any) -> None
     if not is_text(stored_dtype):
         zarr.create_array(MemoryStore(store), **arguments)
         return
-    # Only here, because the filters are the process' own, and others may be catching too.
-    with warnings.catch_warnings():
+    # Only for texts, because the filters are the process' own, and others may be catching too.
+    with _FILTERS, warnings.catch_warnings():
         # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
         warnings.simplefilter("ignore")
         zarr.create_array(MemoryStore(store), **arguments)

@@ -131,6 +131,7 @@ class Fields:
         if (own is None or own.dims is None) and len(options.dims or shape) != len(shape):
             # What the system says is of another array of this name: promoters have one
             # prediction a sample, where other datasets have several.
+            sampled = sampled or (options.dims or ())[:1] == ("sample",)
             options = replace(options, dims=None)
         spec = first_declaration(address, options, source, shape, sampled=sampled, tile=tile)
         return RecordedField(spec, stored=False, probed=options.codec is not None)

@@ -176,16 +176,17 @@ def _mask_documents(
 
 
 def _unused_masks(manifest: RunManifest, ledger: Ledger) -> list[str]:
-    """Return masks that an earlier sealing may have begun with, and that do not hold now."""
+    """Return what an earlier sealing may have left of masks that do not hold now."""
     unused = []
     for path, fields in _groups(ledger).items():
         if fields[0].spec.place.stepped:
             steps = _steps(manifest, ledger, fields)
             _, others = _masks(fields, steps, _samples(manifest, ledger))
             unused += [
-                f"{path}/{field.spec.name}{MASK_ENDING}/zarr.json"
+                f"{path}/{field.spec.name}{MASK_ENDING}/{name}"
                 for field in fields
                 if field.spec.name not in others
+                for name in ("zarr.json", "c.0.0", "c.0")
             ]
     return unused
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, StorageError
@@ -74,12 +74,16 @@ class LocalStore:
                 os.unlink(temporary)
 
     def delete(self, key: str) -> None:
-        """Remove an object."""
+        """Remove an object, and the folders that held nothing else: a store has no folders."""
+        path = self._prefix + key
         with self._explained(key):
             try:
-                os.unlink(self._prefix + key)
+                os.unlink(path)
             except FileNotFoundError:
                 return
+        with suppress(OSError):  # not empty, or somebody was quicker
+            while (path := os.path.dirname(path)) != str(self.root):
+                os.rmdir(path)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below *prefix*, sorted."""

@@ -107,10 +107,9 @@ def test_the_demo_records_serves_and_says_where(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     store = tmp_path / "demo"
-    options = ("--store", store, "--port", port, "--samples", 10, "--steps", 8, "--once")
+    options = ("--store", store, "--port", port, "--samples", 10, "--steps", 8)
 
-    command = [str(PROGRAM), "demo", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=250)
+    done = run("demo", *options, "--training", 20, "--once")
 
     assert done.returncode == 0, done.stderr
     assert f"http://127.0.0.1:{port}/runs/demo-1" in done.stdout

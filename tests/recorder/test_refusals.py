@@ -99,9 +99,6 @@ CALLS: Final[dict[str, tuple[dict[str, Any], ErrorKind, str]]] = {
     "a tensor without values": (
         {"y": torch.empty(10, device="meta")}, ErrorKind.DTYPE_MISMATCH, "got a meta one",
     ),
-    "wrong axes for the system": (
-        {"score_matrix": X}, ErrorKind.SHAPE_MISMATCH, r"'position', 'channel'\), got shape",
-    ),
     "another length along a named axis": (
         {"sequence": X.astype(int), "score_matrix": np.zeros((10, 3, 4))},
         ErrorKind.SHAPE_MISMATCH, "expected 2 along 'position', as field 'sequence' has, got 3",
