@@ -101,12 +101,14 @@ def demo(
     port: Annotated[int, typer.Option("--port", help="Where to serve.")] = 8000,
     samples: Annotated[int, typer.Option("--samples", min=1)] = 200,
     steps: Annotated[int, typer.Option("--steps", min=1)] = 128,
+    training: Annotated[int, typer.Option("--training", min=1, help="Iterations.")] = 300,
     once: Annotated[bool, typer.Option("--once", help="End when the run is recorded.")] = False,
 ) -> None:
     """Record a real sampler into a local archive, serve it meanwhile, and say where to look."""
     run_id = demonstration.free_run_id(run_ids(open_store(store)))
     url = f"http://127.0.0.1:{port}"
-    arguments = ["--samples", str(samples), "--steps", str(steps)]
+    numbers = {"--samples": samples, "--steps": steps, "--training": training}
+    arguments = [text for pair in numbers.items() for text in map(str, pair)]
     with (
         demonstration.server(store, port) as server,
         demonstration.sampler(store, run_id, arguments) as sampler,
