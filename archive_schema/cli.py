@@ -19,7 +19,7 @@ from rich.console import Console
 from archive_schema.errors import ArchiveError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "trace_archive.commands"
@@ -31,14 +31,18 @@ DAMAGED: Final = 3
 def main() -> None:
     """Run the command named on the command line."""
     try:
-        application()()
+        application(sys.argv[1:])()
     except ArchiveError as error:
         Console(stderr=True, soft_wrap=True).print(f"error ({error.kind}): {error}", markup=False)
         sys.exit(USAGE if isinstance(error, InvalidInputError) else FAILED)
 
 
-def application() -> typer.Typer:
-    """Return the command-line application with every command that is installed."""
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Return the command-line application.
+
+    It has every command that is installed, or only the one that *arguments* begin with: a
+    command need not wait for what the others import.
+    """
     app = typer.Typer(
         name="trace-archive",
         help="Record, serve, inspect and export traces of generative samplers.",
@@ -46,8 +50,11 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        app.command(entry.name)(_loaded(entry))
+    # With it, an application of one command still takes the command's name.
+    app.callback()(lambda: None)
+    entries = {entry.name: entry for entry in entry_points(group=GROUP)}
+    for name in [n for n in arguments[:1] if n in entries] or sorted(entries):
+        app.command(name)(_loaded(entries[name]))
     return app
 
 

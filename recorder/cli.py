@@ -95,6 +95,7 @@ def rm(
 
 
 def demo(
+    *,
     store: Annotated[
         str, typer.Option("--store", envvar="TRACE_ARCHIVE_STORE", help="Where to record.")
     ] = "demo-archive",
