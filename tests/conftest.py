@@ -22,6 +22,10 @@ import pytest
 from archive_schema.errors import ArchiveError
 from archive_schema.store import open_store
 
+# Before torch is imported, here and in programs that tests start: where tests share the cores,
+# a thread for each core in each of them makes all of them wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

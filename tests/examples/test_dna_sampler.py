@@ -29,6 +29,9 @@ from examples.dna_sampler import (
 NOISE = GeometricNoise()
 LENGTH = 200
 
+# Training is quick, but not on a machine that has other things to do.
+pytestmark = pytest.mark.timeout(400)
+
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
