@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from fastapi import FastAPI
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from server.routes.call import Call
     from server.settings import Settings
@@ -61,7 +61,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary=_SUMMARY,
         version=version("trace-archive"),
         redoc_url=None,
-        root_path=settings.root_path,
         lifespan=lifespan,
         redirect_slashes=False,
     )
@@ -84,8 +83,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Range", "If-None-Match", "If-Range", "Content-Type"],
             expose_headers=_EXPOSED,
         )
+    if settings.root_path:
+        app.add_middleware(_Below, root_path=settings.root_path)
     app.add_middleware(Counted, metrics=service.metrics)
     return app
+
+
+class _Below:
+    """Says below which path a proxy shows the service, whether or not it takes the path away."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        scope["root_path"] = self._root_path
+        await self._app(scope, receive, send)
 
 
 class _HeadOfDocuments(BaseRoute):
