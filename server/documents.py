@@ -28,6 +28,8 @@ from archive_schema.wire import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from archive_schema.ledger import Coordinate
     from server.query import FieldView, RunView
 
@@ -94,7 +96,7 @@ def field_document(field: FieldView) -> FieldDocument:
         steps=step_ranges(field.steps),
         bytes=held * numpy_dtype(spec.dtype).itemsize,
         stored_bytes=ledger.nbytes,
-        complete=bool(ledger.recorded(field.run.samples, steps).all()),
+        complete=_complete(field, counts),
         attributes=spec.attributes,
     )
 
@@ -145,6 +147,16 @@ def changes(run: RunView, since: str | None) -> Changes:
         samples=run.samples,
         fields=tuple(f.path for f in run.fields()) if found is None else found.fields,
     )
+
+
+def _complete(field: FieldView, counts: NDArray[np.int64]) -> bool:
+    """Return whether all samples are there, given those in each tile, shape (steps, tiles)."""
+    if not field.spec.sampled:
+        return bool((counts != ABSENT).all())
+    starts = np.arange(0, field.run.samples, field.spec.tile)
+    expected = np.minimum(field.spec.tile, field.run.samples - starts)
+    there = counts[:, : len(starts)]
+    return there.shape[1] == len(starts) and bool((there >= expected).all())
 
 
 def _summary(run: RunView) -> dict[str, Any]:

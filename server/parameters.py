@@ -150,19 +150,6 @@ def select(
     return selectors, others
 
 
-def positive(name: str, text: str, most: int) -> int:
-    """Return the integer *text* of parameter *name*, from 1 to *most*.
-
-    Raises
-    ------
-    InvalidInputError
-        ``invalid-parameter``.
-    """
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:12]) <= most:
-        raise _expected(name, f"an integer from 1 to {most}", text)
-    return int(text)
-
-
 def _reduction(
     options: Mapping[str, str], dims: Sequence[str]
 ) -> tuple[Reduction | None, tuple[str, ...] | None]:
@@ -197,7 +184,13 @@ def _top(options: Mapping[str, str]) -> Top | None:
             limit = float("nan")
         if limit != limit:  # noqa: PLR0124  NaN compares with nothing
             raise _expected("threshold", "a number", threshold)
-    return Top(MOST_TRIPLETS if count is None else positive("top", count, MOST_TRIPLETS), limit)
+    return Top(MOST_TRIPLETS if count is None else _positive("top", count, MOST_TRIPLETS), limit)
+
+
+def _positive(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:12]) <= most:
+        raise _expected(name, f"an integer from 1 to {most}", text)
+    return int(text)
 
 
 def _expected(name: str, expected: str, got: str | None) -> InvalidInputError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Asked: TypeAlias = tuple[str, bytes, str | None]
 """Path, query string and ``Accept`` of a request."""
@@ -27,13 +27,17 @@ class RecentAnswer:
     body: bytes
 
 
+_BESIDE_NBYTES: Final = 1024
+"""About what an answer takes beside its body and what was asked."""
+
+
 class RecentAnswers:
     """The answers given last, bounded in bytes; for one event loop.
 
     Parameters
     ----------
     max_bytes : int
-        Of bodies held; 0 holds none.
+        Of memory held; 0 holds none.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -52,8 +56,14 @@ class RecentAnswers:
     def put(self, asked: Asked, answer: RecentAnswer) -> None:
         """Hold an answer, and drop those that were asked for longest ago."""
         replaced = self._answers.pop(asked, None)
-        self._nbytes += len(answer.body) - (len(replaced.body) if replaced else 0)
+        if replaced is not None:
+            self._nbytes -= _size(asked, replaced)
         self._answers[asked] = answer
+        self._nbytes += _size(asked, answer)
         while self._nbytes > self._max_bytes:
-            _, dropped = self._answers.popitem(last=False)
-            self._nbytes -= len(dropped.body)
+            self._nbytes -= _size(*self._answers.popitem(last=False))
+
+
+def _size(asked: Asked, answer: RecentAnswer) -> int:
+    path, query, accept = asked
+    return len(answer.body) + len(path) + len(query) + len(accept or "") + _BESIDE_NBYTES

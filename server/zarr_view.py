@@ -61,13 +61,14 @@ def is_chunk(key: str) -> bool:
 
 def field_at(run: RunView, path: str) -> tuple[FieldView, int | None] | None:
     """Return the field whose Zarr array lies at *path*; of a ragged field, the step too."""
-    name, _, last = path.rpartition("/")
+    folder, _, _ = path.rpartition("/")
+    last = folder.rpartition("/")[2]
     step = int(last) if last.isascii() and last.isdecimal() and len(last) <= 18 else None  # noqa: PLR2004  int64
     for field in run.fields():
         if not field.spec.ragged:
             if array_path(field.spec) == path:
                 return field, None
-        elif step is not None and f"ragged/{field.path}" == name:
+        elif step is not None and array_path(field.spec, step) == path:
             return field, step
     return None
 

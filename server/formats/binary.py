@@ -143,7 +143,7 @@ def _zipped(members: Iterable[tuple[str, bytes, Iterable[Any]]]) -> Iterator[byt
     yield sink.take()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _zip_overhead(names: tuple[str, ...]) -> int:
     """Return the bytes of an ``.npz`` file whose members, of these *names*, are empty.
 

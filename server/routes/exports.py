@@ -61,12 +61,13 @@ class ExportAnswer:
             fields=fields,
         )
         exported = await run_sync(build)
+        digest = await run_sync(lambda: exported.file.digest)
         headers = [("Content-Disposition", f'attachment; filename="{exported.filename}"')]
         if exported.notes:
             text = "; ".join(exported.notes)[:_LONGEST_NOTES]
             headers.append((NOTES_HEADER, text.encode("ascii", "replace").decode()))
         file = exported.file
-        head = Head(etag(file.digest, name), cache_control(sealed=run.sealed), headers)
+        head = Head(etag(digest, name), cache_control(sealed=run.sealed), headers)
         if not await send_not_modified(exchange, head):
             await send_range(exchange, head, exported.media_type, file.size, file.read)
 

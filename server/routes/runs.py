@@ -8,7 +8,7 @@ from archive_schema.models import Place
 from archive_schema.wire import FieldTable, LayerTable, Problem, RunDocument, RunPage
 from server.catalogue import LARGEST_PAGE, RunFilter
 from server.documents import field_table, layer_table, run_document
-from server.parameters import positive, query_parameters
+from server.parameters import query_parameters
 from server.replies import METADATA, known_parameters, reply
 from server.service import service_of
 
@@ -35,7 +35,7 @@ def runs(
     sort: Annotated[
         str, Query(description="created, id, steps, samples or bytes; falling with `-` before it.")
     ] = "-created",
-    limit: Annotated[str, Query(description=f"Runs on the page, 1 to {LARGEST_PAGE}.")] = "50",
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Runs on the page.")] = 50,
     cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
 ) -> Response:
     """Return runs, newest first; `next` is the cursor of the page after it."""
@@ -51,7 +51,7 @@ def runs(
             if name.startswith(METADATA)
         },
         sort=sort,
-        limit=positive("limit", limit, LARGEST_PAGE),
+        limit=limit,
         cursor=cursor,
     )
     return reply(request, service_of(request).catalogue.page(asked))

@@ -117,12 +117,13 @@ class SliceAnswer:
         check_answer(found, chosen, self._service.settings)
         masked = request.missing == "mask"
         values = values_of(found, masked=masked)
-        body = encode(values, chosen)
         tag = etag(found.digest, f"{chosen}-mask" if masked else chosen)
         head = _head(found, tag, request, values)
+        small = found.nbytes <= INLINE_NBYTES and len(found.steps) <= INLINE_STEPS
+        # Encoding reads nothing yet, but to know the length of a large table takes a while.
+        body = encode(values, chosen) if small else await run_sync(encode, values, chosen)
         if await send_not_modified(exchange, head):
             return
-        small = found.nbytes <= INLINE_NBYTES and len(found.steps) <= INLINE_STEPS
         if small and not self._service.remote and exchange.scope["method"] == "GET":
             answer = whole_answer(head, body, found.field.run.version, began=began)
             self._service.recent.put(exchange.asked, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -12,8 +13,10 @@ from archive_schema.errors import from_kind
 from server.app import create_app
 from server.problems import status_of
 from server.settings import PREFIX, Settings, load_settings
-from tests.server.conftest import Served
 from tests.server_fixture import served
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Served
 
 TEXT = (Path(__file__).parents[2] / "docs/http.md").read_text("utf-8")
 
