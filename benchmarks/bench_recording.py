@@ -7,7 +7,6 @@ which has gzip (what users have today) or nothing. No way calls fsync: TensorSto
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -57,17 +56,8 @@ def report() -> str:
             "h5py, none": lambda: _h5py(fresh()),
         }
 
-        def cleaned(way: Callable[[], object]) -> Callable[[], object]:
-            def run() -> None:
-                way()
-                for folder in root.iterdir():
-                    if folder.name.isdigit():
-                        shutil.rmtree(folder)
-
-            return run
-
         rows = compare(
-            {name: cleaned(way) for name, way in ways.items()},
+            ways,
             reference="encode alone",
             rounds=2 if STEPS < 100 else ROUNDS,
         )
