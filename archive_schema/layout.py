@@ -95,10 +95,10 @@ def array_path(spec: FieldSpec, step: int | None = None) -> str:
     Examples
     --------
     ``trace/score_matrix``, ``trace_every_4/attention``, ``layers/blocks.11/output``,
-    ``ragged/trace/scores/17``.
+    ``ragged/trace/scores/17/scores``.
     """
     if spec.ragged:
-        return f"ragged/{field_path(*spec.address)}/{step}"
+        return f"ragged/{field_path(*spec.address)}/{step}/{spec.name}"
     return f"{group_path(spec)}/{spec.name}"
 
 

@@ -209,7 +209,7 @@ def _ragged_groups(ledger: Ledger) -> list[str]:
         array_path(field.spec, step).rpartition("/")[0]
         for field in ledger.fields.values()
         if field.spec.ragged
-        for step in field.steps[:1]
+        for step in field.steps
     ]
 
 

@@ -85,7 +85,7 @@ def test_paths_tell_place_layer_cadence_and_step() -> None:
     assert array_path(spec()) == "trace/x"
     assert array_path(spec(every=4, first=1)) == "trace_every_4_from_1/x"
     assert array_path(spec(**layer, every=4)) == "layers_every_4/blocks.11/x"
-    assert array_path(spec(ragged=True), 17) == "ragged/trace/x/17"
+    assert array_path(spec(ragged=True), 17) == "ragged/trace/x/17/x"
     sampled = spec(dims=("step", "sample", "position"), tail=(5,), tile=10, block=(10, 5))
     assert tile_key("r", sampled, 3, 2) == "runs/r/trace.zarr/trace/x/c.3.2.0"
 

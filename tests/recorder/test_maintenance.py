@@ -92,7 +92,7 @@ def test_a_truncated_tile_is_found(recorded: Store, length: int) -> None:
     "key",
     [
         TILE,
-        f"{ZARR}/ragged/trace/scores/2/c.0",
+        f"{ZARR}/ragged/trace/scores/2/scores/c.0",
         f"{ZARR}/layers/blocks.0/output/c.0.0.0",
         f"{ZARR}/trace/x/zarr.json",
         f"{ZARR}/trace/zarr.json",

@@ -14,6 +14,7 @@ import xarray as xr
 
 from archive_schema.models import Codec, Place, RunStatus
 from archive_schema.records import RunRecords
+from archive_schema.store import open_store
 from recorder import TraceRecorder
 from tests.recorder.reading import committed, zarr_array
 
@@ -185,16 +186,20 @@ def test_axes_get_names(folder_store: Store) -> None:
     assert zarr_array(folder_store, "r", "trace/scalar_field").tolist() == [1.0]
 
 
-def test_a_field_may_change_its_shape_from_step_to_step(folder_store: Store) -> None:
+def test_a_field_may_change_its_shape_from_step_to_step(tmp_path: Path) -> None:
+    """Each of its arrays has a group of its own, because their axes differ."""
+    folder_store = open_store(tmp_path)
     with TraceRecorder(folder_store, "r", steps=3, samples=2) as rec:
         rec.declare("plates", ragged=True, dims=("plate", "well"))
         for n in range(3):
             rec.record(n, plates=np.full((n, 2), n, "float32"))
 
     for n in range(3):
-        values = zarr_array(folder_store, "r", f"ragged/trace/plates/{n}")
+        values = zarr_array(folder_store, "r", f"ragged/trace/plates/{n}/plates")
         assert values.shape == (n, 2)
         assert (values == n).all()
+    tree = xr.open_datatree(tmp_path / "runs/r/trace.zarr", engine="zarr", consolidated=True)
+    assert tree["ragged/trace/plates/2/plates"].dims == ("plate", "well")
 
 
 def test_layers_inputs_and_outputs_have_their_places(folder_store: Store) -> None:
