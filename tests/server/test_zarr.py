@@ -129,6 +129,14 @@ def test_the_key_of_every_tile_leads_back_to_it(
     assert found.entry.nbytes == len(store.read(expected))
 
 
+def test_a_tile_of_a_ragged_field_is_found_too(served_store: Served, http: httpx.Client) -> None:
+    for step in range(STEPS):
+        key = served_store.sealed.key("trace/uneven", step)
+        answer = http.get(f"/runs/sealed/zarr/{key.partition('trace.zarr/')[2]}")
+
+        assert answer.content == served_store.store.read(key)
+
+
 _NUMBERS = iter(range(10**9))
 
 
