@@ -68,6 +68,7 @@ class ErrorKind(StrEnum):
     ROUTE_NOT_FOUND = "route-not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     INTERNAL_ERROR = "internal-error"
+    REQUEST_TOO_LARGE = "request-too-large"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -157,6 +158,7 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.ROUTE_NOT_FOUND: NotFoundError,
     ErrorKind.METHOD_NOT_ALLOWED: InvalidInputError,
     ErrorKind.INTERNAL_ERROR: ServerError,
+    ErrorKind.REQUEST_TOO_LARGE: TooLargeError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute, Match
 
 from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, STEPS_HEADER
+from server.body_limit import BodyLimit
 from server.metrics import Counted
 from server.problems import LastResort, install
 from server.routes import changes, health, query, runs, steps
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _TITLE: Final = "trace-archive"
 _SUMMARY: Final = "Every step of a generative sampler, and any slice of it, over HTTP."
+_MOST_BODY_NBYTES: Final = 1 << 20
 _EXPOSED: Final = (
     DTYPE_HEADER, SHAPE_HEADER, DIMS_HEADER, STEPS_HEADER, NOTES_HEADER,
     "Accept-Ranges", "Content-Disposition", "Content-Length", "Content-Range", "ETag",
@@ -74,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _describe(app, calls)
     install(app)
     # The last that is added is the outermost.
+    app.add_middleware(BodyLimit, max_bytes=_MOST_BODY_NBYTES)
     app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(

@@ -57,6 +57,7 @@ _STATUS_OF_CLASS: Final[dict[type[Exception], HTTPStatus]] = {
 _KIND_OF_STATUS: Final[dict[int, ErrorKind]] = {
     HTTPStatus.NOT_FOUND: ErrorKind.ROUTE_NOT_FOUND,
     HTTPStatus.METHOD_NOT_ALLOWED: ErrorKind.METHOD_NOT_ALLOWED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ErrorKind.REQUEST_TOO_LARGE,
 }
 _CLIENT_FAULTS: Final = range(400, 500)
 

@@ -22,6 +22,8 @@ from tests.query.builder import Builder, spec_of
 from tests.server.conftest import LAYER, write_run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from archive_schema.store import Store
     from tests.server_fixture import Serve
 
@@ -315,6 +317,22 @@ def test_a_query_that_makes_no_sense_is_refused(http: httpx.Client, body: bytes)
     )
 
     is_problem(answer, 422)
+
+
+def chunked() -> Iterator[bytes]:
+    for _ in range(200):
+        yield b" " * 65536
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_huge_body_is_refused_before_it_is_held(http: httpx.Client, *, sized: bool) -> None:
+    body = b"".join(chunked()) if sized else chunked()
+
+    answer = http.post(
+        "/runs/sealed/query", content=body, headers={"Content-Type": "application/json"}
+    )
+
+    is_problem(answer, 413, "request-too-large")
 
 
 def test_a_damaged_tile_is_named(folder_store: Store, serve: Serve) -> None:
