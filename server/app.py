@@ -65,6 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        # OpenTelemetry's providers would be looked up three times a request. Who has one can
+        # instrument the application from outside; what we count is at /metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     calls = [*slice_calls(service), *export_calls(service), *zarr_calls(service)]
