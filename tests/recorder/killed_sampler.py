@@ -37,9 +37,10 @@ def declaration() -> dict[str, Any]:
 
 
 def tell(line: str) -> None:
-    """Write a line that the one who kills reads at once."""
+    """Write a line, and go on when the one who reads it says so, or is gone."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+    sys.stdin.readline()
 
 
 def main(store: str) -> None:

@@ -27,25 +27,30 @@ ROOT: Final = Path(__file__).parents[2]
 KILLS: Final = 20
 
 
-def life(url: str, safe_lines: int | None, lives_on_s: float = 0.0) -> set[tuple[int, int]]:
-    """Run the sampler until it has said so often that something is safe, and a little longer.
+def life(url: str, words: int | None, lives_on_s: float = 0.0) -> set[tuple[int, int]]:
+    """Let the sampler go on so often, and kill it a little later, wherever it is.
 
-    Returns all that it called safe. With *safe_lines* None it comes to its end.
+    Returns all that it called safe. With *words* None it comes to its end.
     """
     command = [sys.executable, str(ROOT / "tests/recorder/killed_sampler.py"), url]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(1 + (safe_lines or 0))]
-        if safe_lines is not None:
+        assert process.stdout.readline() == "open\n"
+        if words is None:
+            process.stdin.close()
+        else:
+            process.stdin.write("\n" * words)
+            process.stdin.flush()
             time.sleep(lives_on_s)
             process.kill()
-        lines += process.stdout
+        lines = [line.split() for line in process.stdout]
         status = process.wait()
-    assert lines[0] == "open\n"
-    assert status == (0 if safe_lines is None else -signal.SIGKILL)
-    words = [line.split() for line in lines[1:]]
-    return {(int(start), int(step)) for _, start, step in words}
+    assert status == (0 if words is None else -signal.SIGKILL)
+    return {(int(start), int(step)) for _, start, step in lines}
 
 
 def check(store: Store, safe: set[tuple[int, int]]) -> int:
@@ -66,7 +71,7 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     safe: set[tuple[int, int]] = set()
     for _ in range(KILLS):
-        safe |= life(str(tmp_path), chance.randrange(3), chance.uniform(0, 0.003))
+        safe |= life(str(tmp_path), chance.randrange(1, 5), chance.uniform(0, 0.08))
         check(store, safe)
 
     safe |= life(str(tmp_path), None)
@@ -82,8 +87,8 @@ def test_kills_lose_nothing_on_s3(s3: S3Server) -> None:
     url = s3.fresh_url()
     store = open_store(url)
     safe: set[tuple[int, int]] = set()
-    for lines, lives_on_s in ((0, 0.02), (1, 0.01), (3, 0.03), (2, 0.005)):
-        safe |= life(url, lines, lives_on_s)
+    for words, lives_on_s in ((1, 0.02), (2, 0.1), (4, 0.2), (3, 0.05)):
+        safe |= life(url, words, lives_on_s)
         check(store, safe)
 
     safe |= life(url, None)
