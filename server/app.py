@@ -127,9 +127,10 @@ class _HeadOfDocuments(BaseRoute):
         """Ask for the same by GET."""
 
         async def bodiless(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
+            # Complete with its headers: an event stream would otherwise keep a HEAD waiting.
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
 
         asked = {**scope, "method": "GET"}
         await self._router(asked, receive, bodiless)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from archive_schema.dtypes import dtype_name
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,6 +32,8 @@ class Values:
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    dtype_name: str
+    """``float16``, ``U8``."""
     coordinates: Callable[[], dict[str, NDArray[np.int64]]]
     """Step numbers, or positions in the field, along each of *dims*."""
     pieces: Pieces
@@ -53,11 +53,6 @@ class Values:
         """Bytes of all values."""
         return self.size * self.dtype.itemsize
 
-    @property
-    def dtype_name(self) -> str:
-        """Name of the dtype: ``float16``, ``U8``."""
-        return dtype_name(self.dtype)
-
     def present(self, start: int, stop: int) -> NDArray[np.bool_] | None:
         """Return which of the values ``[start, stop)`` in C order are recorded; None for all."""
         if self.recorded is None:
@@ -74,6 +69,11 @@ class Values:
 def values_of(found: Slice, *, masked: bool = False) -> Values:
     """Return the values of a planned slice; *masked* tells which of them are recorded."""
     spec = found.field.spec
+
+    def pieces(max_bytes: int) -> Iterator[NDArray[Any]]:
+        # Cutting costs more than reading where there is nothing to cut.
+        return iter((found.array(),)) if found.nbytes <= max_bytes else found.pieces(max_bytes)
+
     return Values(
         run=found.field.run.manifest.id,
         field=spec.name,
@@ -81,8 +81,9 @@ def values_of(found: Slice, *, masked: bool = False) -> Values:
         dims=found.dims,
         shape=found.shape,
         dtype=found.dtype,
+        dtype_name=spec.dtype,
         coordinates=found.coordinates,
-        pieces=found.pieces,
+        pieces=pieces,
         steps=found.steps,
         recorded=found.recorded() if masked else None,
     )

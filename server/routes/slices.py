@@ -150,6 +150,7 @@ class SliceAnswer:
             dims=dims,
             shape=array.shape,
             dtype=array.dtype,
+            dtype_name=array.dtype.name,
             coordinates=lambda: coordinates,
             pieces=lambda _: iter([array]),
             steps=found.steps,

@@ -163,6 +163,14 @@ def test_events_of_a_sealed_run_end_at_once(
     assert [event["event"] for event in events(iter(answer.text.splitlines()))] == ["sealed"]
 
 
+def test_head_of_an_event_stream_does_not_wait_for_events(http: httpx.Client) -> None:
+    answer = http.head("/runs/live/events")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert http.get("/runs/live").status_code == 200, "the connection goes on"
+
+
 def test_many_ask_at_once_while_a_run_grows(
     folder_store: Store, serve: Serve, run: Builder
 ) -> None:
