@@ -3,6 +3,13 @@
 from recorder.capture import Capture
 from recorder.plan import Plan
 from recorder.recorded import Recorded
-from recorder.recorder import RecordingStoppedWarning, TraceRecorder
+from recorder.recorder import RecordingStoppedWarning, RunNotSealedWarning, TraceRecorder
 
-__all__ = ["Capture", "Plan", "Recorded", "RecordingStoppedWarning", "TraceRecorder"]
+__all__ = [
+    "Capture",
+    "Plan",
+    "Recorded",
+    "RecordingStoppedWarning",
+    "RunNotSealedWarning",
+    "TraceRecorder",
+]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, invalid
+from recorder.arguments import integer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,13 +41,7 @@ class StepAxis:
         InvalidInputError
             ``selection-out-of-bounds`` for a step outside the axis.
         """
-        if isinstance(step, bool):
-            raise invalid(ErrorKind.INVALID_PARAMETER, f"expected a step number, got {step}")
-        try:
-            number = operator.index(step)  # type: ignore[arg-type]
-        except TypeError as error:
-            message = f"expected a step number, got {type(step).__name__} {step!r:.100}"
-            raise invalid(ErrorKind.INVALID_PARAMETER, message) from error
+        number = integer("the step", step)
         at: int | None
         if isinstance(self._declared, tuple):
             at = self._position.get(number)
@@ -113,12 +107,8 @@ class SampleAxis:
         if not isinstance(samples, slice | range) or samples.step not in (None, 1):
             message = f"expected samples as slice(start, stop), got {samples!r:.100}"
             raise invalid(ErrorKind.INVALID_PARAMETER, message)
-        try:
-            start = operator.index(samples.start or 0)
-            stop = operator.index(samples.stop)
-        except TypeError as error:
-            message = f"expected samples as slice(start, stop) of integers, got {samples!r:.100}"
-            raise invalid(ErrorKind.INVALID_PARAMETER, message) from error
+        start = integer("the first sample", samples.start or 0)
+        stop = integer("the end of the samples", samples.stop)
         limit = MAX_UNDECLARED if self.declared is None else self.declared
         if not 0 <= start < stop <= limit:
             message = f"expected samples [start, stop) within [0, {limit}), got [{start}, {stop})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from archive_schema.errors import ErrorKind, invalid
 from archive_schema.models import check_name
+from recorder.arguments import check_at_least, check_one_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +49,7 @@ class Capture:
         """Refuse what could only fail within a forward pass."""
         check_name(self.field)
         if self.reduce is not None:
-            if self.reduce not in REDUCTIONS:
-                message = f"expected reduce of {', '.join(REDUCTIONS)}, got {self.reduce!r}"
-                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+            check_one_of("reduce", self.reduce, REDUCTIONS)
             unknown = set(self._over) - set(self.dims or ())
             if unknown or "sample" in self._over:
                 message = (
@@ -58,13 +57,10 @@ class Capture:
                     f"{self._over} and dims={self.dims}"
                 )
                 raise invalid(ErrorKind.INVALID_PARAMETER, message)
-        if self.half not in (None, "cond", "uncond"):
-            message = f"expected half of cond or uncond, got {self.half!r}"
-            raise invalid(ErrorKind.INVALID_PARAMETER, message)
-        for limit, value, what in ((1, self.every, "every"), (0, self.first, "first")):
-            if value < limit:
-                message = f"expected {what} of {limit} or more, got {value}"
-                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        if self.half is not None:
+            check_one_of("half", self.half, ("cond", "uncond"))
+        check_at_least(1, every=self.every)
+        check_at_least(0, first=self.first)
 
     @property
     def kept_dims(self) -> tuple[str, ...] | None:

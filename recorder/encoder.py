@@ -21,7 +21,7 @@ from archive_schema.layout import choose_block, field_key, step_position, tile_k
 from archive_schema.models import Codec, FieldSpec
 from archive_schema.records import declare_field, read_document
 from recorder.declaration import same_but_chosen
-from recorder.presence import live_writers
+from recorder.presence import other_writers
 
 if TYPE_CHECKING:
     import threading
@@ -189,7 +189,8 @@ class TileEncoder:
                     return
             if deadline is None:
                 deadline = time.monotonic() + _OTHERS_COMMIT_S
-            if time.monotonic() > deadline or not live_writers(self._records, self._writer):
+            others = other_writers(self._records, self._writer).recording
+            if not others or time.monotonic() > deadline:
                 self._store.write(tile.key, data)
                 return
             time.sleep(_POLL_S)

@@ -16,7 +16,7 @@ from archive_schema.errors import ErrorKind, invalid
 from archive_schema.models import Place
 from recorder.capture import Capture, capture_of
 from recorder.declaration import FieldOptions
-from recorder.session import Offer
+from recorder.intake import Offer
 from recorder.snapshot import given
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +22,10 @@ from archive_schema.records import (
     read_document,
     read_manifest,
 )
+from recorder.arguments import integer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from archive_schema.store import Store
 
@@ -56,8 +58,8 @@ def manifest_of(
         created=datetime.now(UTC),
         metadata=dict(metadata),
         tags=tuple(tags),
-        steps=steps if steps is None or isinstance(steps, int) else tuple(steps),
-        samples=samples,
+        steps=_steps(steps),
+        samples=None if samples is None else integer("samples", samples),
         software=SOFTWARE,
     )
     # As it will be read back: what JSON turns into something else must not look like a change.
@@ -124,6 +126,14 @@ def declared_fields(records: RunRecords) -> list[FieldSpec]:
         spec = read_document(records.store, found.key, FieldSpec)
         known.setdefault(field_path(*spec.address), spec)
     return list(known.values())
+
+
+def _steps(steps: int | Iterable[int] | None) -> int | tuple[int, ...] | None:
+    if steps is None:
+        return None
+    if isinstance(steps, Iterable):
+        return tuple(integer("a step", step) for step in steps)
+    return integer("steps", steps)
 
 
 def _created(store: Store, manifest: RunManifest) -> RunManifest:

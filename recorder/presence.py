@@ -1,8 +1,8 @@
-"""Who else records a run right now, as their heartbeats say."""
+"""Who else records a run, as their heartbeats say."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archive_schema.layout import run_prefix
@@ -13,12 +13,29 @@ if TYPE_CHECKING:
     from archive_schema.records import RunRecords
 
 
-def live_writers(records: RunRecords, but: str) -> list[str]:
-    """Return the writers, *but* one, that record and were heard of lately."""
-    live = []
-    for found in records.store.objects(f"{run_prefix(records.run_id)}/heartbeats"):
-        heartbeat = read_document(records.store, found.key, Heartbeat)
-        fresh = time.time() - found.modified_s <= STALE_AFTER_S
-        if heartbeat.writer != but and heartbeat.state == "recording" and fresh:
-            live.append(heartbeat.writer)
-    return sorted(live)
+@dataclass(frozen=True, slots=True)
+class OtherWriters:
+    """The other writers of a run, by name."""
+
+    recording: tuple[str, ...]
+    """Heard of within a minute."""
+    lost: tuple[str, ...]
+    """Failed, or not heard of any more: they may be started again."""
+
+
+def other_writers(records: RunRecords, writer: str) -> OtherWriters:
+    """Return how the writers but *writer* are doing; those that closed are left out."""
+    beats = [
+        (read_document(records.store, found.key, Heartbeat), found.modified_s)
+        for found in records.store.objects(f"{run_prefix(records.run_id)}/heartbeats")
+    ]
+    # The latest word, which may well be our own, tells the time by the store's clock.
+    now_s = max((modified_s for _, modified_s in beats), default=0.0)
+    recording: list[str] = []
+    lost: list[str] = []
+    for beat, modified_s in sorted(beats, key=lambda one: one[0].writer):
+        if beat.writer == writer or beat.state == "closed":
+            continue
+        fresh = beat.state == "recording" and now_s - modified_s <= STALE_AFTER_S
+        (recording if fresh else lost).append(beat.writer)
+    return OtherWriters(tuple(recording), tuple(lost))

@@ -22,19 +22,21 @@ from archive_schema.errors import (
 from archive_schema.models import Codec, Place, check_name
 from archive_schema.store import open_store
 from archive_schema.systems.registry import system as system_named
+from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import default_max_bytes
 from recorder.coordinates import scalar
 from recorder.declaration import FieldOptions
 from recorder.hooks import LayerHooks
+from recorder.intake import Offer
 from recorder.opening import manifest_of
-from recorder.session import Offer, Session, Settings
-from recorder.snapshot import given
+from recorder.session import Session, Settings
+from recorder.snapshot import given, plain_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
     from torch.nn import Module
 
     from archive_schema.models import Seal
@@ -48,6 +50,10 @@ if TYPE_CHECKING:
 
 class RecordingStoppedWarning(UserWarning):
     """The sampler goes on, and nothing more of it is recorded."""
+
+
+class RunNotSealedWarning(UserWarning):
+    """The run is as complete as this writer can make it, and another has not done its part."""
 
 
 class TraceRecorder:
@@ -118,16 +124,13 @@ class TraceRecorder:
         self._manifest = manifest_of(
             run, system=system, metadata=metadata or {}, tags=tags, steps=steps, samples=samples
         )
-        _check_one_of("durability", durability, ("process", "disk"))
-        _check_one_of("on_error", on_error, ("raise", "ignore"))
-        if tile is not None and tile < 1:
-            raise invalid(ErrorKind.INVALID_PARAMETER, f"expected a tile of samples, got {tile}")
+        check_one_of("on_error", on_error, ("raise", "ignore"))
         self._settings = Settings(
-            writer=check_name(writer),
+            writer=writer,
             tile=tile,
             max_bytes=default_max_bytes() if max_bytes is None else max_bytes,
             deadline_s=deadline_s,
-            durable=durability == "disk",
+            durability=durability,
             resume=resume,
             commit_interval_s=commit_interval_s,
         )
@@ -156,10 +159,7 @@ class TraceRecorder:
             return
         self.close()
         if self._seal_at_exit and not self._stopped and self._seal is None:
-            session = self._opened()
-            # Another writer that still records has tiles to come; the last one seals.
-            if not session.others():
-                self._seal = session.seal()
+            self._seal_if_last(self._opened())
 
     @property
     def run_id(self) -> str:
@@ -209,7 +209,7 @@ class TraceRecorder:
             else:
                 offers.append(Offer((place, layer, name), given(value, name), bounds))
         with self._going_on():
-            session.accept(offers, coordinates, number, at)
+            session.intake.accept(offers, coordinates, number, at)
 
     def declare(
         self,
@@ -252,11 +252,9 @@ class TraceRecorder:
         ConflictError
             ``field-differs`` if the field is recorded already and otherwise.
         """
-        _check_one_of("storage", storage, ("widen", "bits"))
-        for limit, value, what in ((1, every, "every"), (0, first, "first"), (1, tile, "tile")):
-            if value is not None and value < limit:
-                message = f"expected {what} of {limit} or more, got {value}"
-                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        check_one_of("storage", storage, ("widen", "bits"))
+        check_at_least(1, every=every, tile=tile)
+        check_at_least(0, first=first)
         where = Place(place) if place is not None else Place.TRACE
         address: Address = (where if layer is None else Place.LAYERS, layer, check_name(name))
         self._opened().fields.settle(
@@ -329,14 +327,15 @@ class TraceRecorder:
         if session is None:
             return
         bounds = session.samples.bounds(samples)
-        columns = {name: _column(name, value, bounds) for name, value in values.items()}
+        count = None if bounds is None else bounds[1] - bounds[0]
+        columns = {name: _column(name, value, count) for name, value in values.items()}
         if bounds is None:
             for column in columns.values():
                 session.samples.bounds(slice(0, len(column)))
         start = 0 if bounds is None else bounds[0]
         with self._going_on():
             for name, column in columns.items():
-                session.put_samples(start, name, column)
+                session.intake.put_samples(start, name, column)
 
     def attach(
         self, model: Module, patterns: Mapping[str, Capture | Mapping[str, Any] | str]
@@ -401,9 +400,9 @@ class TraceRecorder:
         """
         session = self._opened()
         self.close()
-        others = session.others()
-        if others:
-            message = f"run {self.run_id!r} is still recorded by {', '.join(others)}"
+        recording = session.others().recording
+        if recording:
+            message = f"run {self.run_id!r} is still recorded by {', '.join(recording)}"
             raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
         self._seal = session.seal()
         return self._seal
@@ -435,11 +434,11 @@ class TraceRecorder:
             return
         bounds = session.samples.bounds(samples)
         offers = [
-            Offer((place, None, name), given(_array(value), name), bounds)
+            Offer((place, None, name), given(plain_array(value), name), bounds)
             for name, value in arrays.items()
         ]
         with self._going_on():
-            session.accept(offers, (), 0, 0)
+            session.intake.accept(offers, (), 0, 0)
 
     def _detach(self) -> None:
         if self._hooks is not None:
@@ -481,6 +480,18 @@ class TraceRecorder:
         )
         warnings.warn(message, RecordingStoppedWarning, stacklevel=4)
 
+    def _seal_if_last(self, session: Session) -> None:
+        """Seal, unless another writer has tiles to come: now, or when it is started again."""
+        others = session.others()
+        if others.lost:
+            message = (
+                f"run {self.run_id!r} is not sealed: writers {', '.join(others.lost)} failed or"
+                " were lost; start them again, or seal it by `TraceRecorder.seal`"
+            )
+            warnings.warn(message, RunNotSealedWarning, stacklevel=3)
+        elif not others.recording:
+            self._seal = session.seal()
+
     def _give_up(self, error: BaseException) -> None:
         """Keep what was accepted, and leave the run incomplete."""
         if self._closed:
@@ -494,31 +505,18 @@ class TraceRecorder:
             error.add_note(f"While the recorder closed: {failure}")
 
 
-def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        message = f"expected {name} of {' or '.join(allowed)}, got {value!r}"
-        raise invalid(ErrorKind.INVALID_PARAMETER, message)
-
-
-def _array(value: object) -> object:
-    """Return numbers and lists as arrays; arrays of any library as they are."""
-    plain = isinstance(value, bool | int | float | str | bytes | list | tuple)
-    return np.asarray(value) if plain else value
-
-
-def _column(name: str, value: ArrayLike, bounds: tuple[int, int] | None) -> np.ndarray[Any, Any]:
-    """Return the values of a sample coordinate, one for each sample."""
-    values = np.asarray(value)
+def _column(name: str, value: ArrayLike, count: int | None) -> NDArray[Any]:
+    """Return the values of a sample coordinate, one for each of *count* samples."""
+    snapshot = given(plain_array(value), name).snapshot()
+    values = snapshot.values().copy()
+    snapshot.release()
     if values.ndim != 1 or values.dtype.kind not in "biufU" or values.dtype == np.longdouble:
         message = (
             f"sample coordinate {name!r}: expected one number or text for each sample,"
             f" got {values.dtype} of shape {values.shape}"
         )
         raise invalid(ErrorKind.SHAPE_MISMATCH, message)
-    if bounds is not None and len(values) != bounds[1] - bounds[0]:
-        message = (
-            f"sample coordinate {name!r}: expected {bounds[1] - bounds[0]} values,"
-            f" got {len(values)}"
-        )
+    if count not in (None, len(values)):
+        message = f"sample coordinate {name!r}: expected {count} values, got {len(values)}"
         raise invalid(ErrorKind.SHAPE_MISMATCH, message)
     return values

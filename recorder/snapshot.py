@@ -167,6 +167,12 @@ def given(value: object, name: str) -> Values:
     return _foreign(value, name)
 
 
+def plain_array(value: object) -> object:
+    """Return numbers, texts and lists as arrays, and arrays of any library as they are."""
+    plain = isinstance(value, bool | int | float | str | bytes | list | tuple)
+    return np.asarray(value) if plain else value
+
+
 def _copy(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(array, order="C", copy=True, subok=False)
 

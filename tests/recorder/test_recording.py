@@ -392,6 +392,18 @@ def test_scalars_of_all_kinds_become_step_coordinates(folder_store: Store) -> No
     assert read["big"][0] == float(2**63)
 
 
+def test_numbers_of_any_library_count(folder_store: Store) -> None:
+    """Steps, samples and labels come from NumPy and torch too."""
+    lengths: dict[str, Any] = {"steps": np.array([2, 4]), "samples": np.int32(3)}
+    with TraceRecorder(folder_store, "r", **lengths) as rec:
+        for n in torch.tensor([2, 4]):
+            rec.record(n, samples=slice(np.int64(0), np.int64(3)), x=torch.full((3,), float(n)))
+        rec.sample_coordinates(label=torch.tensor([7, 8, 9]), kind=("a", "b", "c"))
+
+    assert zarr_array(folder_store, "r", "trace/x").tolist() == [[2] * 3, [4] * 3]
+    assert zarr_array(folder_store, "r", "trace/label").tolist() == [7, 8, 9]
+
+
 def test_places_may_be_declared_by_name(folder_store: Store) -> None:
     with TraceRecorder(folder_store, "r", samples=4) as rec:
         rec.declare("final", place="outputs", dims=("sample", "base"))

@@ -41,7 +41,7 @@ CALLS: Final[dict[str, tuple[dict[str, Any], ErrorKind, str]]] = {
     "step beyond the axis": ({"n": 5, "x": X}, ErrorKind.SELECTION_OUT_OF_BOUNDS, r"5\), got 5"),
     "negative step": ({"n": -1, "x": X}, ErrorKind.SELECTION_OUT_OF_BOUNDS, "got -1"),
     "step of a wrong type": ({"n": 1.0, "x": X}, ErrorKind.INVALID_PARAMETER, "float 1.0"),
-    "step is a truth value": ({"n": True, "x": X}, ErrorKind.INVALID_PARAMETER, "got True"),
+    "step is a truth value": ({"n": True, "x": X}, ErrorKind.INVALID_PARAMETER, "got bool True"),
     "other dtype": ({"x": X.astype("float64")}, ErrorKind.DTYPE_MISMATCH, "float32, got float64"),
     "other shape": ({"x": X[:, :1]}, ErrorKind.SHAPE_MISMATCH, r"\(samples, 2\), got \(10, 1\)"),
     "other rank": ({"x": X[0]}, ErrorKind.SHAPE_MISMATCH, r"got \(2,\)"),
@@ -65,7 +65,9 @@ CALLS: Final[dict[str, tuple[dict[str, Any], ErrorKind, str]]] = {
     "every other sample": (
         {"samples": slice(0, 20, 2), "x": X}, ErrorKind.INVALID_PARAMETER, "slice",
     ),
-    "open end": ({"samples": slice(0, None), "x": X}, ErrorKind.INVALID_PARAMETER, "integers"),
+    "open end": (
+        {"samples": slice(0, None), "x": X}, ErrorKind.INVALID_PARAMETER, "end of the samples",
+    ),
     "samples as a number": ({"samples": 3, "x": X}, ErrorKind.INVALID_PARAMETER, "got 3"),
     "all samples, but fewer": (
         {"samples": None, "x": X}, ErrorKind.SHAPE_MISMATCH, "all 25 samples, got 10",
@@ -138,6 +140,9 @@ OPENINGS: Final[dict[str, tuple[dict[str, Any], ErrorKind]]] = {
     "system": ({"system": "none"}, ErrorKind.INVALID_PARAMETER),
     "steps that fall": ({"steps": [3, 1]}, ErrorKind.INVALID_PARAMETER),
     "negative steps": ({"steps": -1}, ErrorKind.INVALID_PARAMETER),
+    "steps as a text": ({"steps": "abc"}, ErrorKind.INVALID_PARAMETER),
+    "steps as a float": ({"steps": 3.0}, ErrorKind.INVALID_PARAMETER),
+    "deadline": ({"deadline_s": -1.0}, ErrorKind.INVALID_PARAMETER),
     "samples": ({"samples": -1}, ErrorKind.INVALID_PARAMETER),
     "tile": ({"tile": 0}, ErrorKind.INVALID_PARAMETER),
     "metadata": ({"metadata": {"a": object()}}, ErrorKind.INVALID_PARAMETER),

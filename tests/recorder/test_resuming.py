@@ -13,7 +13,7 @@ from archive_schema.errors import ArchiveError, ConflictError, ErrorKind
 from archive_schema.layout import claim_key, manifest_key, tile_key
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
-from recorder import TraceRecorder
+from recorder import RunNotSealedWarning, TraceRecorder
 from recorder.sealing import seal_run
 from tests.recorder.reading import committed, objects, zarr_array
 
@@ -268,6 +268,24 @@ def test_a_run_is_not_sealed_while_another_writer_records(folder_store: Store) -
     assert RunRecords(folder_store, "r").seal == seal
 
 
+def test_a_run_that_another_writer_left_is_not_sealed_behind_its_back(store: Store) -> None:
+    """A rank that failed is started again, and finds the run open."""
+    options: dict[str, Any] = {**DECLARED, "tile": 10}
+    with pytest.raises(SamplerError), TraceRecorder(store, "r", **options, writer="one") as one:
+        one.record(0, samples=slice(0, 10), x=VALUES[0, :10])
+        raise SamplerError
+    with pytest.warns(RunNotSealedWarning, match="writers one failed or were lost"):
+        with TraceRecorder(store, "r", **options, writer="two") as two:
+            two.record(0, samples=slice(10, 20), x=VALUES[0, 10:20])
+    assert RunRecords(store, "r").seal is None
+
+    with TraceRecorder(store, "r", **options, writer="one") as one:
+        one.record(1, samples=slice(0, 10), x=VALUES[1, :10])
+
+    assert RunRecords(store, "r").status() is RunStatus.SEALED
+    assert len(committed(store, "r")) == 3
+
+
 def test_what_is_left_of_a_removed_run_is_no_beginning(folder_store: Store) -> None:
     """Old commits would be taken for those of the new run."""
     with TraceRecorder(folder_store, "r", **DECLARED, seal_at_exit=False) as rec:
@@ -298,6 +316,20 @@ def test_a_resumed_field_keeps_its_declaration(folder_store: Store) -> None:
     assert fields["x"].spec.tile == fields["new"].spec.tile == 5
     assert fields["x"].count == 1 + 4
     np.testing.assert_array_equal(zarr_array(folder_store, "r", "trace/x")[1], VALUES[1, :20])
+
+
+def test_a_new_field_takes_the_tiles_of_others(folder_store: Store) -> None:
+    """Its first batch may be the short one, or all samples at once."""
+    with TraceRecorder(folder_store, "r", steps=2, samples=25) as rec:
+        rec.inputs(samples=slice(0, 25), original=VALUES[0])
+        rec.record(0, samples=slice(0, 10), x=VALUES[0, :10])
+        rec.record(0, samples=slice(20, 25), late=VALUES[0, 20:])
+        rec.record(0, samples=slice(10, 20), late=VALUES[0, 10:20])
+
+    fields = {f.spec.name: f.spec for f in RunRecords(folder_store, "r").ledger.fields.values()}
+    assert {name: spec.tile for name, spec in fields.items()} == {
+        "original": 25, "x": 10, "late": 10,
+    }  # fmt: skip
 
 
 def test_a_resumed_run_of_unknown_length_goes_on_growing(folder_store: Store) -> None:
