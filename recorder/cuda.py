@@ -110,7 +110,7 @@ class DeviceCopier:
         Parameters
         ----------
         owned : bool
-            Whether nobody changes the tensor, so that it needs no clone.
+            Whether nobody changes the tensor, so that it needs no clone; it is contiguous then.
 
         Raises
         ------
@@ -119,21 +119,22 @@ class DeviceCopier:
             the graph, and its memory would not.
         """
         torch = sys.modules["torch"]
-        if torch.cuda.is_current_stream_capturing():
-            message = "cannot record while a CUDA graph is captured; record what the graph returns"
-            raise invalid(ErrorKind.INVALID_PARAMETER, message)
-        self._drop_staged()
-        # Without it, tensors made under the caller's inference mode could not be written here.
+        # Tensors made under the caller's inference mode could not be written to elsewhere.
         with torch.inference_mode(mode=False), torch.no_grad(), torch.cuda.device(tensor.device):
+            if torch.cuda.is_current_stream_capturing():
+                message = "cannot record while a CUDA graph is captured; record what it gives out"
+                raise invalid(ErrorKind.INVALID_PARAMETER, message)
+            # Only now: to ask an event anything would break a capture.
+            self._drop_staged()
             nbytes = tensor.numel() * tensor.element_size()
             buffer = self._pool.take(nbytes)
             host = buffer[:nbytes].view(tensor.dtype).view(tensor.shape)
-            # A clone is contiguous already where the tensor was dense.
-            staged = tensor if owned else tensor.clone()
-            self._side.wait_stream(torch.cuda.current_stream(tensor.device))
+            staged = tensor if owned else contiguous_clone(tensor)
+            self._side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._side):
                 host.copy_(staged, non_blocking=True)
-                done = torch.cuda.Event()
+                # Whoever waits for it sleeps, and does not spin on a core of the sampler.
+                done = torch.cuda.Event(blocking=True)
                 done.record(self._side)
         snapshot = PinnedSnapshot(buffer, host, staged, done, self._pool)
         with self._lock:
@@ -145,6 +146,11 @@ class DeviceCopier:
         with self._lock:
             while self._under_way and self._under_way[0].done.query():
                 self._under_way.popleft().staged = None
+
+
+def contiguous_clone(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy on the same device, in C order, after what the current stream does to it."""
+    return tensor.clone(memory_format=sys.modules["torch"].contiguous_format)
 
 
 @lru_cache

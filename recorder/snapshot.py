@@ -16,7 +16,7 @@ import numpy as np
 
 from archive_schema.dtypes import dtype_name
 from archive_schema.errors import ErrorKind, invalid
-from recorder.cuda import buffer_nbytes, copier_of
+from recorder.cuda import buffer_nbytes, contiguous_clone, copier_of
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +131,7 @@ class DeviceTensor:
 
     def held(self) -> Values:
         """Clone the tensor on its device."""
-        return DeviceTensor(self.source, self.tensor.clone(), owned=True)
+        return DeviceTensor(self.source, contiguous_clone(self.tensor), owned=True)
 
     def snapshot(self) -> Snapshot:
         """Enqueue a copy of the values, and return before it is made."""
