@@ -397,9 +397,12 @@ class TraceRecorder:
         ------
         ConflictError
             ``writer-active`` while another writer records.
+        ArchiveError
+            What ended the recording before: what was lost must be recorded first.
         """
         session = self._opened()
         self.close()
+        session.writer.check()
         recording = session.others().recording
         if recording:
             message = f"run {self.run_id!r} is still recorded by {', '.join(recording)}"

@@ -83,12 +83,20 @@ if os.geteuid() == 0:
         assert len(committed(store, "r")) >= 10
 
     def test_a_sampler_may_go_on_without_recording(small_disk: Path) -> None:
-        """It is warned of the failure once, and the run is left incomplete."""
-        with pytest.warns(RecordingStoppedWarning, match="No space left") as warned:
-            steps = record_noise(str(small_disk), on_error="ignore")
+        """It is warned when recording stops and at the end; the run cannot be sealed."""
+        options: dict[str, Any] = {"samples": 100, "on_error": "ignore"}
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with TraceRecorder(str(small_disk), "r", steps=STEPS, **options) as rec:
+                for n in range(STEPS):
+                    rec.record(n, noise=NOISE[n])
+                    rec.flush()
+                assert len(warned) == 1
+                with pytest.raises(StorageError, match="No space left"):
+                    rec.seal()
 
-        assert steps == STEPS
-        assert len(warned) == 1
+        assert [one.category for one in warned] == [RecordingStoppedWarning] * 2
+        assert all("No space left" in str(one.message) for one in warned)
         assert_whole(open_store(small_disk))
 
 
