@@ -21,6 +21,7 @@ from recorder.encoder import TileEncoder
 from recorder.fields import Fields
 from recorder.intake import Intake
 from recorder.opening import check_not_sealed, claim, declared_fields, open_run
+from recorder.patience import PatientStore
 from recorder.plan import Plan, planned_fields
 from recorder.presence import OtherWriters, other_writers
 from recorder.recorded import Recorded, coverage_of
@@ -69,6 +70,9 @@ class Session:
     """
 
     def __init__(self, store: Store, manifest: RunManifest, settings: Settings) -> None:
+        workers = _workers(store)
+        if not isinstance(store, LocalStore):  # a folder answers, if with an error
+            store = PatientStore(store, settings.deadline_s)
         self._records = open_run(store, manifest, resume=settings.resume)
         self._settings = settings
         self.manifest = self._records.manifest
@@ -105,7 +109,7 @@ class Session:
             committer,
             coordinates,
             self.budget,
-            workers=_workers(store),
+            workers=workers,
             commit_interval_s=settings.commit_interval_s,
             deadline_s=settings.deadline_s,
         )

