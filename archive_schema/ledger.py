@@ -138,17 +138,9 @@ class FieldLedger:
         """Return the samples in each tile, shape (steps, tiles); `ABSENT` where none is."""
         return self._table(steps)[..., 0]
 
-    def checksums(self, steps: Iterable[int]) -> NDArray[np.int64]:
-        """Return (nbytes, crc32c) of each tile, shape (steps, tiles, 2); `ABSENT` where none."""
-        return self._table(steps)[..., 1:3]
-
     def crc32s(self, steps: Iterable[int]) -> NDArray[np.int64]:
         """Return the CRC-32 of each tile's values, shape (steps, tiles); `ABSENT` where none."""
         return self._table(steps)[..., 3]
-
-    def block_ends(self, steps: Iterable[int]) -> NDArray[np.int64]:
-        """Return where each block ends in its object, shape (steps, tiles, blocks)."""
-        return self._ends[[self._rows[step] for step in steps]]
 
     def table(self, steps: Sequence[int], tiles: Sequence[int]) -> NDArray[np.int64]:
         """Return (samples, nbytes, crc32c, crc32) of tiles, shape (steps, tiles, 4).
