@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from archive_schema.store import Store
     from server.query import Archive
-    from tests.conftest import S3Server
+    from tests.s3_server import S3Server
 
 
 @pytest.mark.parametrize("ending", ["h5", "npz"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive_schema.store import Store
-    from tests.conftest import S3Server
+    from tests.s3_server import S3Server
 
 STEPS: Final = 40
 NOISE: Final = np.random.default_rng(5).integers(0, 2**32, (STEPS, 100, 250), np.uint32)

@@ -22,7 +22,7 @@ from tests.recorder.reading import committed, zarr_array
 
 if TYPE_CHECKING:
     from archive_schema.store import Store
-    from tests.conftest import S3Server
+    from tests.s3_server import S3Server
 
 ROOT: Final = Path(__file__).parents[2]
 KILLS: Final = 20
