@@ -1,9 +1,13 @@
-"""docker-compose.yml as Compose itself reads it, for tests that start its services by hand."""
+"""docker-compose.yml as Compose itself reads it, for tests that start its services by hand.
+
+What an engine would add is read from the Dockerfile: the entry point of an image of ours.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).parents[1]
+DOCKERFILE: Final = (ROOT / "Dockerfile").read_text("utf-8")
 KEY: Final = "testkey"
 SECRET: Final = "testsecret123"
 FILLED_IN: Final = {
@@ -30,6 +35,8 @@ class Service:
     """What Compose would run in a container of this service."""
 
     image: str
+    stage: str
+    """The stage of the Dockerfile that the image is; empty if the image is not ours."""
     command: list[str]
     """What the image's entry point is given."""
     environment: dict[str, str]
@@ -45,40 +52,48 @@ class Service:
 
 
 def program(name: str) -> str:
-    """Return the path of a program of the test group.
+    """Return the path of a program that comes with this environment.
 
     Beside the interpreter first: an environment need not be activated to run its tests.
     """
     places = (str(Path(sys.executable).parent), os.environ["PATH"])
     found = shutil.which(name, path=os.pathsep.join(places))
-    assert found is not None, f"{name} comes with the dependency group `test`"
+    assert found is not None, f"expected {name} beside {sys.executable}, or in PATH"
     return found
 
 
-def compose(environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Have Compose resolve the file, all profiles of it, where nothing but *environment* is set."""
+def compose(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Have Compose read the file, all profiles of it, where nothing but *environment* is set."""
     command = [
         program("docker-compose"), "--project-directory", str(ROOT), "--env-file", os.devnull,
-        "--file", str(ROOT / "docker-compose.yml"), "--profile", "*", "config", "--format", "json",
+        "--file", str(ROOT / "docker-compose.yml"), "--profile", "*", "config", *arguments,
     ]  # fmt: skip
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @cache
-def resolved() -> dict[str, Any]:
-    """Return the whole file, with the tests' own keys in it."""
-    result = compose(FILLED_IN)
+def services() -> dict[str, Service]:
+    """Return every service of the file, with the tests' own keys in it."""
+    result = compose(FILLED_IN, "--format", "json")
     assert result.returncode == 0, result.stderr
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
+    return {name: _service(found) for name, found in json.loads(result.stdout)["services"].items()}
 
 
-def service(name: str) -> Service:
-    """Return one service of the file."""
-    found = resolved()["services"][name]
+def entry_point(stage: str) -> list[str]:
+    """Return the argument vector that a container of this stage of the Dockerfile starts."""
+    (found,) = re.findall(
+        rf"^FROM (\S+) AS {stage}\n((?:(?!FROM ).*\n?)*)", DOCKERFILE, re.MULTILINE
+    )
+    base, body = found
+    lines = re.findall(r"^ENTRYPOINT (\[.*\])$", body, re.MULTILINE)
+    return list(json.loads(lines[-1])) if lines else entry_point(base)
+
+
+def _service(found: dict[str, Any]) -> Service:
     kind, *probe = found.get("healthcheck", {}).get("test", ["NONE"])
     return Service(
         image=found["image"],
+        stage=found.get("build", {}).get("target", ""),
         command=found["command"],
         environment=found["environment"],
         probe=["/bin/sh", "-c", *probe] if kind == "CMD-SHELL" else probe,

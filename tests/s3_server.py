@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ArchiveError
 from archive_schema.store import open_store
-from tests.deployment import program, service
+from tests.deployment import program, services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """Return the variables that a subprocess needs to reach the server."""
-        given = service("server").environment
+        given = services()["server"].environment
         usual = {name: value for name, value in given.items() if name.startswith("AWS_")}
         return {**usual, "AWS_ENDPOINT_URL": self.endpoint_url}
 
@@ -79,7 +79,7 @@ class S3Server:
         return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
     def _started(self) -> subprocess.Popen[bytes]:
-        store = service("store")
+        store = services()["store"]
         here = {"dir": self._folder / "data", "ip.bind": "127.0.0.1", **self.ports}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         with (self._folder / "weed.log").open("ab") as log:
