@@ -9,6 +9,8 @@
     │   └── TooLargeError    ask for less at once
     ├── FormatError          the stored bytes are not ours, or damaged
     ├── StorageError         the environment failed; the same call may work later
+    │   └── StoreRefusedError    change keys, bucket or URL first
+    ├── AccessError          show another token
     └── ServerError          the server has a fault; tell who runs it
 
 *Absent* and *unreadable* are never the same error: a reader may treat an absent
@@ -69,6 +71,13 @@ class ErrorKind(StrEnum):
     METHOD_NOT_ALLOWED = "method-not-allowed"
     INTERNAL_ERROR = "internal-error"
     REQUEST_TOO_LARGE = "request-too-large"
+    PART_TAKEN = "part-taken"
+    SPOOLED = "spooled"
+    STORE_BUSY = "store-busy"
+    TOKEN_REQUIRED = "token-required"  # noqa: S105  no secret
+    TOKEN_REFUSED = "token-refused"  # noqa: S105  no secret
+    BODY_DAMAGED = "body-damaged"
+    STORE_REFUSED = "store-refused"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -108,6 +117,18 @@ class StorageError(ArchiveError):
     """The store did not answer or did not take the bytes; nothing is known about the data."""
 
     retryable = True
+    retry_after_s: float | None = None
+    """How long the store asks to be left alone, if it says."""
+
+
+class StoreRefusedError(StorageError):
+    """The store answered, and will answer the same until somebody changes keys, bucket or URL."""
+
+    retryable = False
+
+
+class AccessError(ArchiveError):
+    """The server does not let the caller do this: it wants a token, or another one."""
 
 
 class ServerError(ArchiveError):
@@ -159,6 +180,13 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.METHOD_NOT_ALLOWED: InvalidInputError,
     ErrorKind.INTERNAL_ERROR: ServerError,
     ErrorKind.REQUEST_TOO_LARGE: TooLargeError,
+    ErrorKind.PART_TAKEN: ConflictError,
+    ErrorKind.SPOOLED: StorageError,
+    ErrorKind.STORE_BUSY: StorageError,
+    ErrorKind.TOKEN_REQUIRED: AccessError,
+    ErrorKind.TOKEN_REFUSED: AccessError,
+    ErrorKind.BODY_DAMAGED: StorageError,
+    ErrorKind.STORE_REFUSED: StoreRefusedError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

@@ -9,6 +9,8 @@ import math
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
+from archive_schema.errors import ErrorKind, FormatError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,6 +37,11 @@ def manifest_key(run_id: str) -> str:
 def seal_key(run_id: str) -> str:
     """Return the key of the `Seal`."""
     return f"{RUNS}/{run_id}/seal.json"
+
+
+def sealing_key(run_id: str) -> str:
+    """Return the key of the `Sealing`."""
+    return f"{RUNS}/{run_id}/sealing.json"
 
 
 def field_key(run_id: str, path: str) -> str:
@@ -148,6 +155,35 @@ def tile_key(run_id: str, spec: FieldSpec, position: int, tile: int, zarr: str =
         shard = leading + (0,) * len(spec.tail)
     name = ".".join(("c", *map(str, shard)))
     return zarr_key(run_id, f"{array_path(spec, position)}/{name}", zarr)
+
+
+def stored_key(
+    manifest: RunManifest, spec: FieldSpec, step: int, tile: int, zarr: str = ZARR
+) -> str:
+    """Return the key at which a committed tile has its home: `tile_key` by the step's number.
+
+    Raises
+    ------
+    FormatError
+        ``record-damaged`` for a step that has no place in the field's array.
+    """
+    position: int | None = step
+    if spec.place.stepped and not spec.ragged:
+        position = step_position(manifest, spec, step)
+    if position is None:
+        path = field_path(*spec.address)
+        message = f"field {path!r}: step {step} is committed, but has no place in the array"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+    return tile_key(manifest.id, spec, position, tile, zarr)
+
+
+def aside_key(run_id: str, key: str, writer: str, epoch: int) -> str:
+    """Return where a writer puts the tile of *key* when that key is taken.
+
+    Nobody else ever writes there, so that no writer can harm another's tile.
+    """
+    path = key.removeprefix(zarr_key(run_id, ""))
+    return f"{RUNS}/{run_id}/displaced/{writer}/{epoch:06d}/{path}"
 
 
 def step_position(manifest: RunManifest, spec: FieldSpec, step: int) -> int | None:

@@ -47,6 +47,8 @@ class TileEntry:
     shape: tuple[int, ...]
     """Values per axis, without step: ``(samples, *tail)``, or ``tail``."""
     block: tuple[int, ...]
+    aside: str = ""
+    """Key of the object below the run, if it does not lie at home."""
 
 
 class FieldLedger:
@@ -61,6 +63,7 @@ class FieldLedger:
         self._rows: dict[int, int] = {}
         self._shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._ragged_ends: dict[int, tuple[int, ...]] = {}
+        self._aside: dict[tuple[int, int], str] = {}
         # What is asked at every read is kept, with what it was derived from.
         self._steps: tuple[int, ...] = ()
         self._samples: tuple[int, int] = (0, 0)
@@ -121,13 +124,23 @@ class FieldLedger:
             return None
         row = self._rows[step]
         samples, nbytes, crc32c, crc32 = self._numbers[row, tile].tolist()
+        aside = self.aside(step, tile)
         if self.spec.ragged:
             shape, block = self._shapes[step]
-            return TileEntry(samples, nbytes, crc32c, crc32, self._ragged_ends[step], shape, block)
-        lead = (samples,) if self.spec.tile else ()
-        ends = tuple(self._ends[row, tile].tolist())
-        shape = (*lead, *self.spec.tail)
-        return TileEntry(samples, nbytes, crc32c, crc32, ends, shape, self.spec.block)
+            ends = self._ragged_ends[step]
+        else:
+            lead = (samples,) if self.spec.tile else ()
+            shape, block = (*lead, *self.spec.tail), self.spec.block
+            ends = tuple(self._ends[row, tile].tolist())
+        return TileEntry(samples, nbytes, crc32c, crc32, ends, shape, block, aside)
+
+    def aside(self, step: int, tile: int = 0) -> str:
+        """Return the key, below the run, of a tile that does not lie at home; else ``""``."""
+        return self._aside.get((step, tile), "") if self._aside else ""
+
+    def asides(self) -> list[tuple[int, int, str]]:
+        """Return step, tile and key of each tile that does not lie at home."""
+        return [(step, tile, key) for (step, tile), key in sorted(self._aside.items())]
 
     def shape_at(self, step: int) -> tuple[int, ...] | None:
         """Return the shape of a ragged field at *step*, or None if it is not recorded."""
@@ -188,10 +201,19 @@ class FieldLedger:
                 columns.samples[at], columns.nbytes[at], columns.crc32c[at], columns.crc32[at],
             )  # fmt: skip
             numbers = self._numbers[row, tile]
+            aside = "" if columns.aside is None else columns.aside[at]
             if numbers[0] != ABSENT:
                 if tuple(numbers.tolist()) != new:
                     conflicts.append(f"{columns.field}, step {step}, tile {tile}: two contents")
-                continue
+                # Whoever came first holds the tile's home, and stays: so every reader decides
+                # alike, in whatever order it reads.
+                known = self.aside(step, tile)
+                if not known or (aside and known <= aside):
+                    continue
+            if aside:
+                self._aside[step, tile] = aside
+            else:
+                self._aside.pop((step, tile), None)
             ends = np.cumsum(columns.blocks[at], dtype=np.int64)
             if self.spec.ragged and columns.shape is not None and columns.block is not None:
                 self._ragged_ends[step] = tuple(ends.tolist())
@@ -204,7 +226,7 @@ class FieldLedger:
         return conflicts
 
     def columns(self, path: str) -> TileColumns:
-        """Return every tile, as `add` takes them; the inverse of `add`."""
+        """Return every tile as `add` takes them, all at home, where sealing brings them."""
         entries = [
             (step, tile, entry)
             for step in self.steps

@@ -138,6 +138,8 @@ class RunManifest(Document):
     tags: tuple[str, ...] = ()
     steps: NonNegative | tuple[NonNegative, ...] | None = None
     samples: NonNegative | None = None
+    writers: Positive | None = None
+    """How many writers record the run: it is whole when as many have closed; None if not known."""
     software: str = ""
 
     @model_validator(mode="after")
@@ -256,6 +258,8 @@ class TileColumns(Document):
     """Samples in the tile: fewer than the field's ``tile`` only in the last tile."""
     nbytes: tuple[int, ...]
     """Length of the stored object; 0 where nothing is stored, as for an empty array."""
+    aside: tuple[str, ...] | None = None
+    """Keys, below the run, of objects that lie aside, ``""`` for those at home; None if all do."""
     crc32c: tuple[int, ...]
     """CRC32C of the stored object."""
     crc32: tuple[int, ...]
@@ -286,8 +290,16 @@ class SampleColumn(Document):
     value: tuple[Any, ...]
 
 
+End: TypeAlias = Literal["closed", "failed", "replaced", "sealed"]
+"""How an epoch ended: its writer closed or gave up, was replaced, or the run was sealed."""
+
+
 class Commit(Document):
-    """Makes tiles and coordinates visible. Commits of one epoch are numbered from 0, gapless."""
+    """Makes tiles and coordinates visible. Commits of one epoch are numbered from 0, gapless.
+
+    A commit with an ``end`` is the last of its epoch: the writer's own word, or that of somebody
+    who took over its part or sealed the run. As its number is taken, nothing can follow it.
+    """
 
     writer: Name
     epoch: NonNegative
@@ -296,6 +308,9 @@ class Commit(Document):
     tiles: tuple[TileColumns, ...] = ()
     steps: tuple[StepColumn, ...] = ()
     samples: tuple[SampleColumn, ...] = ()
+    end: End | None = None
+    reason: str = ""
+    """Of the end, for people."""
 
 
 class Index(Document):
@@ -316,6 +331,8 @@ class Claim(Document):
     time: AwareDatetime
     host: str = ""
     process: int = 0
+    samples: tuple[NonNegative, NonNegative] | None = None
+    """The samples ``[start, stop)`` that this writer owns; None if it did not say."""
 
 
 class Heartbeat(Document):
@@ -326,6 +343,14 @@ class Heartbeat(Document):
     time: AwareDatetime
     state: Literal["recording", "closed", "failed"] = "recording"
     error: str = ""
+
+
+class Sealing(Document):
+    """Somebody has begun to seal the run: from here no opening of it succeeds."""
+
+    time: AwareDatetime
+    host: str = ""
+    process: int = 0
 
 
 class Seal(Document):

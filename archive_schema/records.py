@@ -7,14 +7,16 @@ there before the commit that names them, and an index before the seal that names
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
-import orjson
 from crc32c import crc32c
-from pydantic import ValidationError
 
+from archive_schema.chain import Chain
+from archive_schema.documents import document_bytes, parse_document, read_document
 from archive_schema.errors import (
-    ArchiveError,
     ConflictError,
     ErrorKind,
     FormatError,
@@ -31,66 +33,33 @@ from archive_schema.layout import (
     manifest_key,
     run_prefix,
     seal_key,
+    sealing_key,
 )
 from archive_schema.ledger import Ledger
 from archive_schema.models import (
-    FORMAT_VERSION,
     Claim,
     Commit,
-    Document,
+    End,
     FieldSpec,
     Heartbeat,
     Index,
     RunManifest,
     RunStatus,
     Seal,
+    Sealing,
     check_run_id,
 )
+from archive_schema.store.interface import is_remote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from archive_schema.store import Store
 
 STALE_AFTER_S: Final = 60.0
 """A writer that has not been heard of for so long is taken for gone."""
-
-_D = TypeVar("_D", bound=Document)
-
-
-def read_document(store: Store, key: str, model: type[_D]) -> _D:
-    """Read one JSON document.
-
-    Raises
-    ------
-    NotFoundError
-        ``object-not-found``.
-    FormatError
-        ``record-damaged`` if the object is no such document, and
-        ``format-version-unsupported`` if a newer version wrote it.
-    """
-    return parse_document(store.read(key), f"{store.url}/{key}", model)
-
-
-def parse_document(data: bytes, where: str, model: type[_D]) -> _D:
-    """Validate one JSON document; errors as `read_document`."""
-    try:
-        values = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        message = f"{where} is no JSON document: {error}"
-        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
-    version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else None
-    if version != FORMAT_VERSION and isinstance(version, int):
-        message = f"{where} has format version {version}; this version reads {FORMAT_VERSION}"
-        raise FormatError(ErrorKind.FORMAT_VERSION_UNSUPPORTED, message)
-    try:
-        return model.model_validate(values)
-    except (ValidationError, ArchiveError) as error:
-        message = f"{where} is no {model.__name__}: {error}"
-        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
-
-
-def document_bytes(document: Document) -> bytes:
-    """Return *document* as it is stored."""
-    return document.model_dump_json(exclude_defaults=False).encode()
+_READS_IN_FLIGHT: Final = 32
+"""Documents read at once where each takes a round trip."""
 
 
 def run_ids(store: Store) -> list[str]:
@@ -177,6 +146,14 @@ def put_heartbeat(store: Store, run_id: str, heartbeat: Heartbeat) -> None:
     store.write(heartbeat_key(run_id, heartbeat.writer), document_bytes(heartbeat))
 
 
+def begin_sealing(store: Store, run_id: str, sealing: Sealing) -> None:
+    """Let no opening of the run succeed from here; nothing happens if that is so already."""
+    try:
+        store.create(sealing_key(run_id), document_bytes(sealing))
+    except ConflictError:
+        return
+
+
 class RunRecords:
     """One run as readers see it: what it declares and what is recorded, kept by `refresh`.
 
@@ -191,7 +168,8 @@ class RunRecords:
         self.manifest = read_manifest(store, run_id)
         self.seal: Seal | None = None
         self.ledger = Ledger()
-        self._next: dict[tuple[str, int], int] = {}
+        self._chains: dict[tuple[str, int], Chain] = {}
+        self._claims: dict[tuple[str, int], Claim] = {}
         self.refresh()
 
     @property
@@ -202,7 +180,12 @@ class RunRecords:
     @property
     def marks(self) -> dict[tuple[str, int], int]:
         """Commits read so far, by writer and epoch; none of a run that was sealed when opened."""
-        return dict(self._next)
+        return {at: chain.length for at, chain in self._chains.items() if chain.length}
+
+    @property
+    def open_epochs(self) -> list[tuple[str, int]]:
+        """Writer and epoch of those that may still commit, as the last `refresh` found them."""
+        return sorted(at for at, chain in self._chains.items() if not chain.ended)
 
     def refresh(self) -> bool:
         """Read what was committed since the last call; return whether there was anything.
@@ -219,13 +202,67 @@ class RunRecords:
         self.seal = seal
         return True
 
+    def claim(self, writer: str, epoch: int) -> Claim:
+        """Return the claim of an epoch: who opened the run, and for which samples.
+
+        Raises
+        ------
+        FormatError
+            ``record-damaged``, also if it is lost.
+        """
+        known = self._claims.get((writer, epoch))
+        if known is None:
+            key = claim_key(self.run_id, writer, epoch)
+            try:
+                known = self._claims[writer, epoch] = read_document(self.store, key, Claim)
+            except NotFoundError as error:
+                message = f"the claim {key} of an epoch is lost"
+                raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+        return known
+
+    def is_sealing(self) -> bool:
+        """Return whether somebody has begun to seal the run."""
+        try:
+            self.store.size(sealing_key(self.run_id))
+        except NotFoundError:
+            return False
+        return True
+
     def add(self, commit: Commit) -> None:
         """Take note of a commit that this process put, so that it is not read back.
 
         The fields it names must have been declared in the ledger.
         """
+        self._chain(commit.writer, commit.epoch).add([commit])
         self.ledger.add(commit)
-        self._next[commit.writer, commit.epoch] = commit.sequence + 1
+
+    def fence(self, writer: str, epoch: int, end: End, reason: str) -> None:
+        """End an epoch for good, after reading what it committed; its writer may be alive.
+
+        Parameters
+        ----------
+        end, reason
+            What the writer learns, should it try to commit once more.
+        """
+        chain = self._chain(writer, epoch)
+        while True:
+            self._read([chain])
+            if chain.ended:
+                return
+            last = Commit(
+                writer=writer,
+                epoch=epoch,
+                sequence=chain.length,
+                time=datetime.now(UTC),
+                end=end,
+                reason=reason,
+            )
+            try:
+                put_commit(self.store, self.run_id, last)
+            except ConflictError:  # the writer was quicker
+                continue
+            chain.add([last])
+            return
 
     def status(self) -> RunStatus:
         """Return whether the run is sealed, being recorded, or left by its writers."""
@@ -242,35 +279,55 @@ class RunRecords:
         return RunStatus.INCOMPLETE if gone else RunStatus.RECORDING
 
     def _read_commits(self) -> bool:
-        found = False
         prefix = commits_prefix(self.run_id)
         for writer in self.store.folders(prefix):
             for folder in self.store.folders(f"{prefix}/{writer}"):
-                while self._read_next(writer, int(folder)):
-                    found = True
+                self._chain(writer, int(folder))
+        return self._read([chain for chain in self._chains.values() if not chain.ended])
+
+    def _read(self, chains: Sequence[Chain]) -> bool:
+        """Read what is new in *chains*; return whether there was anything."""
+        found = False
+        while chains:
+            windows = [chain.window() for chain in chains]
+            objects = iter(self._objects([key for window in windows for key in window]))
+            new = [
+                chain.parse([next(objects) for _ in window])
+                for chain, window in zip(chains, windows, strict=True)
+            ]
+            # Whatever can fail comes first, so that nothing is taken in by halves.
+            commits = [commit for part in new for commit in part]
+            self._declare(tiles.field for commit in commits for tiles in commit.tiles)
+            for commit in commits:
+                self.ledger.add(commit)
+            chains = [c for c, part in zip(chains, new, strict=True) if c.add(part)]
+            found = found or bool(commits)
         return found
 
-    def _read_next(self, writer: str, epoch: int) -> bool:
-        sequence = self._next.get((writer, epoch), 0)
-        key = commit_key(self.run_id, writer, epoch, sequence)
-        try:
-            commit = read_document(self.store, key, Commit)
-        except NotFoundError:
-            return False
-        for tiles in commit.tiles:
-            if tiles.field not in self.ledger.fields:
-                self.ledger.declare(tiles.field, self._declaration(tiles.field))
-        self.ledger.add(commit)
-        self._next[writer, epoch] = sequence + 1
-        return True
+    def _declare(self, paths: Iterable[str]) -> None:
+        unknown = [path for path in dict.fromkeys(paths) if path not in self.ledger.fields]
+        keys = [field_key(self.run_id, path) for path in unknown]
+        for path, key, data in zip(unknown, keys, self._objects(keys), strict=True):
+            if data is None:
+                message = f"the declaration {key} of a committed field is lost"
+                raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+            spec = parse_document(data, f"{self.store.url}/{key}", FieldSpec)
+            self.ledger.declare(path, spec)
 
-    def _declaration(self, path: str) -> FieldSpec:
-        key = field_key(self.run_id, path)
+    def _objects(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what lies at *keys*, None where nothing does."""
+        if len(keys) > 1 and is_remote(self.store):
+            return list(_readers().map(self._object, keys))
+        return [self._object(key) for key in keys]
+
+    def _object(self, key: str) -> bytes | None:
         try:
-            return read_document(self.store, key, FieldSpec)
-        except NotFoundError as error:
-            message = f"the declaration {key} of a committed field is lost"
-            raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+            return self.store.read(key)
+        except NotFoundError:
+            return None
+
+    def _chain(self, writer: str, epoch: int) -> Chain:
+        return self._chains.setdefault((writer, epoch), Chain(self.run_id, writer, epoch))
 
     def _sealed_ledger(self, seal: Seal) -> Ledger:
         key = f"{run_prefix(self.run_id)}/{seal.index}"
@@ -288,3 +345,9 @@ class RunRecords:
             ledger.declare(field_path(*spec.address), spec)
         ledger.add(index)
         return ledger
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Return the threads of this process that read documents; they start at the first use."""
+    return ThreadPoolExecutor(_READS_IN_FLIGHT, "trace-records")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from archive_schema.documents import document_bytes, parse_document
 from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
-from archive_schema.layout import claim_key, commit_key, seal_key
+from archive_schema.layout import commit_key, run_prefix
 from archive_schema.models import Claim, Commit, Heartbeat, TileColumns
-from archive_schema.records import document_bytes, put_heartbeat
+from archive_schema.records import put_heartbeat
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
 
-    from archive_schema.models import SampleColumn, StepColumn
+    from archive_schema.models import End, SampleColumn, StepColumn
     from archive_schema.records import RunRecords
     from recorder.encoder import StoredTile
 
@@ -41,13 +42,22 @@ class Committer:
         self._durable = durable
         self._sequence = 0
 
-    def commit(
+    def next(
         self,
         tiles: Sequence[StoredTile],
-        steps: tuple[StepColumn, ...],
-        samples: tuple[SampleColumn, ...],
-    ) -> None:
-        """Make tiles and coordinates visible, and return once they are.
+        steps: tuple[StepColumn, ...] = (),
+        samples: tuple[SampleColumn, ...] = (),
+    ) -> Commit:
+        """Return the next commit, which `put` makes visible; it may be put again and again."""
+        return self._commit(tiles=tile_columns(tiles), steps=steps, samples=samples)
+
+    def put(self, commit: Commit, tiles: Sequence[StoredTile] = ()) -> None:
+        """Make a commit visible, and return once it is.
+
+        Parameters
+        ----------
+        tiles
+            Whose objects must outlast a power cut first, if that was promised.
 
         Raises
         ------
@@ -55,29 +65,25 @@ class Committer:
             ``writer-replaced`` if another process took over, ``run-sealed`` if the run was
             sealed without this commit.
         StorageError
-            If the store did not take it; the tiles are not visible then.
+            If the store did not take it; it is not visible then, and may be put again.
         """
-        run_id, writer, epoch = self._records.run_id, self._claim.writer, self._claim.epoch
+        key = commit_key(self._records.run_id, commit.writer, commit.epoch, commit.sequence)
         if self._durable:
-            self._store.sync([tile.key for tile in tiles if tile.nbytes])
-        self._check_not_replaced()
-        commit = Commit(
-            writer=writer,
-            epoch=epoch,
-            sequence=self._sequence,
-            time=datetime.now(UTC),
-            tiles=tile_columns(tiles),
-            steps=steps,
-            samples=samples,
-        )
-        key = commit_key(run_id, writer, epoch, self._sequence)
-        self._put(key, document_bytes(commit))
+            self._store.sync([self._run_key(tile) for tile in tiles if tile.nbytes])
+        self._create(key, document_bytes(commit))
         if self._durable:
             self._store.sync([key])
-        self._check_not_sealed()
-        self._sequence += 1
+        self._sequence = commit.sequence + 1
         with self._lock:
             self._records.add(commit)
+
+    def end(self, end: End, reason: str = "") -> None:
+        """End the epoch, so that nobody needs to ask whether this writer may be alive."""
+        try:
+            self.put(self._commit(end=end, reason=reason))
+        except ConflictError:
+            # Somebody else ended it, after everything that this writer committed.
+            return
 
     def beat(
         self, state: Literal["recording", "closed", "failed"] = "recording", error: str = ""
@@ -92,46 +98,46 @@ class Committer:
         )
         put_heartbeat(self._store, self._records.run_id, heartbeat)
 
-    def _put(self, key: str, data: bytes) -> None:
-        """Create the commit, which nobody else can: what is there already is this one."""
+    def _commit(self, **content: Any) -> Commit:
+        return Commit(
+            writer=self._claim.writer,
+            epoch=self._claim.epoch,
+            sequence=self._sequence,
+            time=datetime.now(UTC),
+            **content,
+        )
+
+    def _create(self, key: str, data: bytes) -> None:
+        """Create the commit, which nobody else can: what is there is this one, or the end."""
         while True:
             try:
                 self._store.create(key, data)
             except ConflictError:
                 try:
-                    if self._store.read(key) == data:
-                        return
+                    known = self._store.read(key)
                 except NotFoundError:  # a store may answer so although nothing was written
                     continue
-                raise
-            else:
-                return
+                if known != data:
+                    raise self._ended(parse_document(known, key, Commit)) from None
+            return
 
-    def _check_not_replaced(self) -> None:
-        """Refuse to commit tiles that a later opening of this writer may have replaced."""
-        claim = self._claim
-        later = claim_key(self._records.run_id, claim.writer, claim.epoch + 1)
-        if self._exists(later):
+    def _ended(self, last: Commit) -> ConflictError:
+        """Return what it means that somebody else's end is there."""
+        run_id, writer = self._records.run_id, self._claim.writer
+        if last.end == "sealed":
             message = (
-                f"run {self._records.run_id!r} was opened again by writer {claim.writer!r}: this"
-                " recorder stops; processes that record one run need a writer name each"
+                f"run {run_id!r} was sealed while writer {writer!r} recorded ({last.reason}); what"
+                " it put last is not in the run"
             )
-            raise ConflictError(ErrorKind.WRITER_REPLACED, message)
+            return ConflictError(ErrorKind.RUN_SEALED, message)
+        message = (
+            f"writer {writer!r} of run {run_id!r} was replaced ({last.reason}): this recorder"
+            " stops; processes that record one run need a writer name each"
+        )
+        return ConflictError(ErrorKind.WRITER_REPLACED, message)
 
-    def _check_not_sealed(self) -> None:
-        if self._exists(seal_key(self._records.run_id)):
-            message = (
-                f"run {self._records.run_id!r} was sealed by another writer while this one"
-                " recorded; what it put last is not in the run"
-            )
-            raise ConflictError(ErrorKind.RUN_SEALED, message)
-
-    def _exists(self, key: str) -> bool:
-        try:
-            self._store.size(key)
-        except NotFoundError:
-            return False
-        return True
+    def _run_key(self, tile: StoredTile) -> str:
+        return f"{run_prefix(self._records.run_id)}/{tile.aside}" if tile.aside else tile.key
 
 
 def tile_columns(tiles: Iterable[StoredTile]) -> tuple[TileColumns, ...]:
@@ -146,6 +152,7 @@ def tile_columns(tiles: Iterable[StoredTile]) -> tuple[TileColumns, ...]:
             tile=tuple(tile.tile for tile in group),
             samples=tuple(tile.samples for tile in group),
             nbytes=tuple(tile.nbytes for tile in group),
+            aside=tuple(tile.aside for tile in group) if any(t.aside for t in group) else None,
             crc32c=tuple(tile.crc32c for tile in group),
             crc32=tuple(tile.crc32 for tile in group),
             blocks=tuple(tile.blocks for tile in group),

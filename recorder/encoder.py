@@ -4,22 +4,31 @@ The tile is not visible yet: a commit does that. Who finds that the tile is ther
 
 1. compares with what this process or a commit holds: the same values are nothing to do,
    other values a conflict, and the first stay;
-2. otherwise has met the object of a writer that died before it committed, and replaces it;
-   a writer that is still heard of is given time to commit first.
+2. otherwise has most likely met the object of a writer that died before it committed: a writer
+   that is still heard of is given time to commit, and then the tile goes aside. No object is ever
+   overwritten: whoever wakes up late can harm nothing.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from archive_schema.codecs import EncodedTile, encode_tile
+from archive_schema.documents import read_document
 from archive_schema.dtypes import numpy_dtype, to_stored
 from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
-from archive_schema.layout import choose_block, field_key, step_position, tile_key
+from archive_schema.layout import (
+    aside_key,
+    choose_block,
+    field_key,
+    run_prefix,
+    step_position,
+    tile_key,
+)
 from archive_schema.models import Codec, FieldSpec
-from archive_schema.records import declare_field, read_document
+from archive_schema.records import declare_field
 from recorder.declaration import same_but_chosen
 from recorder.presence import other_writers
 
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from archive_schema.models import Claim
     from archive_schema.records import RunRecords
     from archive_schema.store import Store
     from recorder.documents import ZarrDocuments
@@ -70,6 +80,8 @@ class StoredTile:
     shape: tuple[int, ...] | None
     """Ragged fields only, as `block`."""
     block: tuple[int, ...] | None
+    aside: str = ""
+    """Key of the object below the run, where *key* was taken."""
 
 
 class TileEncoder:
@@ -82,17 +94,17 @@ class TileEncoder:
     """
 
     def __init__(
-        self, records: RunRecords, documents: ZarrDocuments, writer: str, lock: threading.Lock
+        self, records: RunRecords, documents: ZarrDocuments, claim: Claim, lock: threading.Lock
     ) -> None:
         self._records = records
         self._store: Store = records.store
         self._documents = documents
-        self._writer = writer
+        self._claim = claim
         self._lock = lock
         self._uncommitted: dict[str, StoredTile] = {}
 
-    def store(self, tile: AcceptedTile) -> StoredTile | None:
-        """Encode and create one tile; return None if an equal one was there.
+    def encode(self, tile: AcceptedTile) -> tuple[StoredTile, bytes] | None:
+        """Encode one tile, and declare its field; return None if an equal one is recorded.
 
         Raises
         ------
@@ -101,7 +113,7 @@ class TileEncoder:
         InvalidInputError
             ``value-out-of-range`` for token ids that no byte holds.
         StorageError
-            If the store did not take it.
+            If the store did not take the declaration.
         """
         stored_values, encoded, spec = self._encode(tile)
         shape = stored_values.shape if spec.ragged else None
@@ -122,10 +134,40 @@ class TileEncoder:
             if self._is_there(result):
                 return None
             self._uncommitted[result.key] = result
-        self._prepare(spec, tile, result)
-        if encoded.data:
-            self._create(result, encoded.data)
-        return result
+        return result, encoded.data
+
+    def put(self, tile: StoredTile, data: bytes) -> StoredTile | None:
+        """Create the object of one tile; after a failure it may be tried again.
+
+        Returns
+        -------
+        StoredTile or None
+            The tile and where its object lies; None if another writer recorded an equal one.
+
+        Raises
+        ------
+        ConflictError
+            ``tile-differs``.
+        StorageError
+            If the store did not take it.
+        """
+        with self._lock:
+            spec = self._records.ledger.fields[tile.path].spec
+        if tile.shape is not None and tile.block is not None:
+            self._documents.ensure_ragged(spec, tile.step, tile.shape, tile.block)
+        else:
+            stop = tile.tile * spec.tile + tile.samples
+            self._documents.ensure(spec, self._position(spec, tile.step), stop)
+        placed = self._create(tile, data) if data else tile
+        with self._lock:
+            if placed is None:
+                self._uncommitted.pop(tile.key, None)
+        return placed
+
+    def store(self, tile: AcceptedTile) -> StoredTile | None:
+        """Encode and create one tile; return None if an equal one was there."""
+        encoded = self.encode(tile)
+        return None if encoded is None else self.put(*encoded)
 
     def committed(self, tiles: list[StoredTile]) -> None:
         """Forget tiles that the ledger knows now."""
@@ -166,41 +208,53 @@ class TileEncoder:
             self._records.ledger.declare(field.path, spec)
         field.stored = True
 
-    def _prepare(self, spec: FieldSpec, tile: AcceptedTile, result: StoredTile) -> None:
-        if result.shape is not None and result.block is not None:
-            self._documents.ensure_ragged(spec, tile.step, result.shape, result.block)
-            return
-        position = self._position(spec, tile.step)
-        self._documents.ensure(spec, position, tile.stop if spec.tile else 0)
-
-    def _create(self, tile: StoredTile, data: bytes) -> None:
-        deadline: float | None = None
+    def _create(self, tile: StoredTile, data: bytes) -> StoredTile | None:
+        if self._created(tile.key, data):
+            return tile
+        deadline = time.monotonic() + _OTHERS_COMMIT_S
         while True:
-            try:
-                self._store.create(tile.key, data)
-            except ConflictError:
-                if self._holds(tile.key, data):
-                    return
-            else:
-                return
             with self._lock:
                 self._records.refresh()
                 if self._is_there(tile, uncommitted=False):
-                    return
-            if deadline is None:
-                deadline = time.monotonic() + _OTHERS_COMMIT_S
-            others = other_writers(self._records, self._writer).recording
-            if not others or time.monotonic() > deadline:
-                self._store.write(tile.key, data)
-                return
+                    return None
+            if not self._may_be_committed(tile) or time.monotonic() > deadline:
+                break
             time.sleep(_POLL_S)
+        key = aside_key(self._records.run_id, tile.key, self._claim.writer, self._claim.epoch)
+        if not self._created(key, data):
+            message = f"{self._store.url}/{key} holds something else than this writer put there"
+            raise ConflictError(ErrorKind.TILE_DIFFERS, message)
+        return replace(tile, aside=key.removeprefix(f"{run_prefix(self._records.run_id)}/"))
 
-    def _holds(self, key: str, data: bytes) -> bool:
-        """Return whether the object is this one: a put may land and lose its answer."""
-        try:
-            return self._store.read(key) == data
-        except NotFoundError:
-            return False
+    def _created(self, key: str, data: bytes) -> bool:
+        """Return whether the object at *key* is this one: a put may land and lose its answer."""
+        while True:
+            try:
+                self._store.create(key, data)
+            except ConflictError:
+                try:
+                    return self._store.read(key) == data
+                except NotFoundError:  # a store may answer so although nothing was written
+                    continue
+            return True
+
+    def _may_be_committed(self, tile: StoredTile) -> bool:
+        """Return whether somebody who is heard of may have put what lies where *tile* should."""
+        others = other_writers(self._records, self._claim.writer).recording
+        with self._lock:
+            spec = self._records.ledger.fields[tile.path].spec
+            claims = [
+                self._records.claim(writer, epoch)
+                for writer, epoch in self._records.open_epochs
+                if writer in others
+            ]
+        start = tile.tile * spec.tile
+        return any(
+            claim.samples is None
+            or not spec.tile
+            or (claim.samples[0] < start + tile.samples and start < claim.samples[1])
+            for claim in claims
+        )
 
     def _is_there(self, tile: StoredTile, *, uncommitted: bool = True) -> bool:
         """Return whether the tile is recorded with these values; to be called under the lock."""

@@ -10,18 +10,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from archive_schema.documents import document_bytes, parse_document, read_document
 from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
 from archive_schema.layout import commits_prefix, field_path, run_prefix
 from archive_schema.models import Claim, FieldSpec, RunManifest
-from archive_schema.records import (
-    RunRecords,
-    claim_epoch,
-    create_run,
-    document_bytes,
-    parse_document,
-    read_document,
-    read_manifest,
-)
+from archive_schema.records import RunRecords, claim_epoch, create_run, read_manifest
 from recorder.arguments import integer
 
 if TYPE_CHECKING:
@@ -117,6 +110,14 @@ def claim(records: RunRecords, writer: str) -> Claim:
         process=os.getpid(),
     )
     return claim_epoch(records.store, records.run_id, wanted)
+
+
+def take_over(records: RunRecords, claimed: Claim) -> None:
+    """End the earlier openings by this writer: what they committed is known and final then."""
+    where = f"{claimed.host}, process {claimed.process}"
+    for writer, epoch in records.open_epochs:
+        if writer == claimed.writer and epoch < claimed.epoch:
+            records.fence(writer, epoch, "replaced", f"opened again by {where}")
 
 
 def declared_fields(records: RunRecords) -> list[FieldSpec]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from archive_schema.documents import read_document
 from archive_schema.layout import run_prefix
 from archive_schema.models import Heartbeat
-from archive_schema.records import STALE_AFTER_S, read_document
+from archive_schema.records import STALE_AFTER_S
 
 if TYPE_CHECKING:
     from archive_schema.records import RunRecords

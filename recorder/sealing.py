@@ -1,24 +1,31 @@
 """The end of a run: what makes it whole for readers of plain Zarr, and then one small object.
 
-1. The index document: everything that was committed, in one.
-2. The Zarr documents with final shapes, the coordinates, and the masks of what is recorded.
-3. The root with all metadata in it.
-4. ``seal.json``, created once: until then the run is as it was, and after it nothing changes.
+1. ``sealing.json``: from here no opening of the run succeeds.
+2. Every epoch that is open is ended: from here nothing is committed.
+3. Tiles that lie aside are copied home.
+4. The index document: everything that was committed, in one.
+5. The Zarr documents with final shapes, the coordinates, and the masks of what is recorded.
+6. The root with all metadata in it.
+7. ``seal.json``, created once: after it nothing changes.
 
-Every step before the last only repeats what the commits say, so whoever is killed in between
-leaves nothing wrong, and of two who seal, one wins and the other reads.
+Steps 3 to 6 only repeat what the commits say, so whoever is killed in between leaves nothing
+wrong and the next to come finishes; of two who seal, one wins and the other reads.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import defaultdict
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 from crc32c import crc32c
 
-from archive_schema.errors import ConflictError
+from archive_schema.documents import document_bytes, read_document
+from archive_schema.errors import ConflictError, NotFoundError
 from archive_schema.hierarchy import (
     array_documents,
     consolidated,
@@ -32,10 +39,11 @@ from archive_schema.layout import (
     group_path,
     run_prefix,
     seal_key,
+    stored_key,
     zarr_key,
 )
-from archive_schema.models import Place, Seal
-from archive_schema.records import document_bytes, read_document
+from archive_schema.models import Place, Seal, Sealing
+from archive_schema.records import begin_sealing
 from recorder.declaration import MASK_ENDING
 from recorder.documents import index_documents
 
@@ -52,7 +60,7 @@ if TYPE_CHECKING:
 def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
     """Seal the run, or return the seal that it has.
 
-    Nobody may be recording: what is committed while this runs may not be in the run.
+    Whoever still records is stopped: `ConflictError` (``run-sealed``) is its next commit's answer.
 
     Parameters
     ----------
@@ -63,6 +71,12 @@ def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
     if records.seal is not None:
         return records.seal
     store, run_id, ledger = records.store, records.run_id, records.ledger
+    sealing = Sealing(time=datetime.now(UTC), host=socket.gethostname(), process=os.getpid())
+    begin_sealing(store, run_id, sealing)
+    records.refresh()
+    for writer, epoch in records.open_epochs:
+        records.fence(writer, epoch, "sealed", f"by {sealing.host}, process {sealing.process}")
+    _bring_home(records)
     index = document_bytes(ledger.index())
     checksum = crc32c(index)
     name = f"index-{checksum:08x}.json"
@@ -70,8 +84,6 @@ def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
     store.write(f"{run_prefix(run_id)}/{name}", index)
     for path, data in sealed_documents(records.manifest, ledger).items():
         store.write(zarr_key(run_id, path), data)
-    for path in _unused_masks(records.manifest, ledger):
-        store.delete(zarr_key(run_id, path))
     seal = Seal(
         time=datetime.now(UTC),
         generation=generation,
@@ -87,6 +99,19 @@ def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
         seal = read_document(store, seal_key(run_id), Seal)
     records.refresh()
     return seal
+
+
+def _bring_home(records: RunRecords) -> None:
+    """Copy the tiles that lie aside over what nobody committed.
+
+    One that is lost or damaged stays so, and reading names it.
+    """
+    store, run_id, manifest = records.store, records.run_id, records.manifest
+    for field in records.ledger.fields.values():
+        for step, tile, key in field.asides():
+            home = stored_key(manifest, field.spec, step, tile)
+            with suppress(NotFoundError):
+                store.write(home, store.read(f"{run_prefix(run_id)}/{key}"))
 
 
 def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
@@ -173,22 +198,6 @@ def _mask_documents(
         values, dims = (mask, ("step", "sample")) if samples else (mask[:, 0], ("step",))
         documents |= coordinate_documents(f"{group}/{name}", values, dims)
     return documents
-
-
-def _unused_masks(manifest: RunManifest, ledger: Ledger) -> list[str]:
-    """Return what an earlier sealing may have left of masks that do not hold now."""
-    unused = []
-    for path, fields in _groups(ledger).items():
-        if fields[0].spec.place.stepped:
-            steps = _steps(manifest, ledger, fields)
-            _, others = _masks(fields, steps, _samples(manifest, ledger))
-            unused += [
-                f"{path}/{field.spec.name}{MASK_ENDING}/{name}"
-                for field in fields
-                if field.spec.name not in others
-                for name in ("zarr.json", "c.0.0", "c.0")
-            ]
-    return unused
 
 
 def _coordinate_documents(

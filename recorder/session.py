@@ -20,7 +20,7 @@ from recorder.documents import ZarrDocuments
 from recorder.encoder import TileEncoder
 from recorder.fields import Fields
 from recorder.intake import Intake
-from recorder.opening import check_not_sealed, claim, declared_fields, open_run
+from recorder.opening import check_not_sealed, claim, declared_fields, open_run, take_over
 from recorder.patience import PatientStore
 from recorder.plan import Plan, planned_fields
 from recorder.presence import OtherWriters, other_writers
@@ -77,6 +77,12 @@ class Session:
         self._settings = settings
         self.manifest = self._records.manifest
         self.claim = claim(self._records, settings.writer)
+        # Claimed before it looks for a sealing: who seals looks the other way round.
+        if self._records.is_sealing():
+            seal_run(self._records)
+        self._records.refresh()
+        check_not_sealed(self._records)
+        take_over(self._records, self.claim)
         self.steps = StepAxis(self.manifest.steps)
         self.samples = SampleAxis(self.manifest.samples)
         self.fields = Fields(system(self.manifest.system))
@@ -100,12 +106,9 @@ class Session:
         committer = Committer(
             self._records, self.claim, self._records_lock, durable=settings.durability == "disk"
         )
-        # Heard of before it looks for a seal: who seals looks the other way round.
         committer.beat()
-        self._records.refresh()
-        check_not_sealed(self._records)
         self.writer = Writer(
-            TileEncoder(self._records, documents, settings.writer, self._records_lock),
+            TileEncoder(self._records, documents, self.claim, self._records_lock),
             committer,
             coordinates,
             self.budget,

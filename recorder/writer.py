@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from archive_schema.errors import ArchiveError, ErrorKind, StorageError
 
@@ -268,7 +268,7 @@ class Writer:
         try:
             steps, samples = self._coordinates.take()
             if tiles or steps or samples:
-                self._committer.commit(tiles, steps, samples)
+                self._committer.put(self._committer.next(tiles, steps, samples), tiles)
                 self._encoder.committed(tiles)
         except BaseException as error:  # noqa: BLE001  kept for the caller, not handled here
             self._cannot_commit = True
@@ -288,7 +288,9 @@ class Writer:
                 self._committer.beat("failed", str(cause) or type(cause).__name__)
 
     def _tell_end(self) -> None:
+        end: Literal["failed", "closed"] = "failed" if self._end_error else "closed"
         try:
-            self._committer.beat("failed" if self._end_error else "closed", self._end_error)
+            self._committer.end(end, self._end_error)
+            self._committer.beat(end, self._end_error)
         except ArchiveError as error:
             self._fail(error)

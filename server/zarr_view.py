@@ -97,12 +97,12 @@ def stored_tile(run: RunView, key: str) -> StoredTile | None:
     entry = None if step is None else field.ledger.tile(step, tile)
     where = zarr_key(run.manifest.id, key, run.zarr)
     expected = tile_key(run.manifest.id, spec, position, tile, run.zarr)
-    if entry is None or where != expected or not entry.nbytes:
+    if step is None or entry is None or where != expected or not entry.nbytes:
         message = f"run {run.manifest.id!r} has no chunk {key!r} that is recorded"
         raise NotFoundError(ErrorKind.OBJECT_NOT_FOUND, message)
     at = f", step {step}" if spec.place.stepped else ""
     name = f"field {field.path!r} of run {run.manifest.id!r}{at}, tile {tile}"
-    return StoredTile(where, name, entry)
+    return StoredTile(field.tile_key(step, tile), name, entry)
 
 
 def lost(tile: StoredTile) -> FormatError:

@@ -21,15 +21,6 @@ class StoredObject:
     """Seconds since the epoch, by the store's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """What a store needs beside its URL; what is None comes from the usual environment."""
-
-    endpoint_url: str | None = None
-    region: str | None = None
-    anonymous: bool = False
-
-
 class Store(Protocol):
     """Keys are relative, with ``/`` between parts. Every method may raise `StorageError`."""
 
@@ -61,6 +52,11 @@ class Store(Protocol):
 
     def sync(self, keys: Iterable[str]) -> None:
         """Return once the objects survive a power cut, not only the end of the process."""
+
+
+def is_remote(store: Store) -> bool:
+    """Return whether an answer of *store* takes a round trip, so that waits should overlap."""
+    return not store.url.startswith(("file:", "memory:"))
 
 
 def not_found(key: str, url: str) -> NotFoundError:

@@ -29,8 +29,8 @@ from archive_schema.layout import (
     manifest_key,
     run_prefix,
     seal_key,
-    step_position,
-    tile_key,
+    sealing_key,
+    stored_key,
     zarr_key,
 )
 from archive_schema.records import RunRecords
@@ -99,7 +99,7 @@ def verify_run(
     """
     records = RunRecords(store, run_id)
     found = [Found(Finding.CONFLICT, run_prefix(run_id), text) for text in records.ledger.conflicts]
-    known = {manifest_key(run_id), seal_key(run_id)}
+    known = {manifest_key(run_id), seal_key(run_id), sealing_key(run_id)}
     total = sum(field.count for field in records.ledger.fields.values())
     tiles = nbytes = 0
     for path, field in records.ledger.fields.items():
@@ -118,15 +118,15 @@ def verify_run(
 
 
 def _tiles(records: RunRecords, field: FieldLedger) -> Iterator[tuple[str, TileEntry]]:
-    spec = field.spec
     for step in field.steps:
-        position = step_position(records.manifest, spec, step) if spec.place.stepped else 0
-        if spec.ragged:
-            position = step
         for tile in range(field.tiles):
             entry = field.tile(step, tile)
-            if entry is not None:
-                yield tile_key(records.run_id, spec, position or 0, tile, _zarr(records)), entry
+            if entry is None:
+                continue
+            if entry.aside:
+                yield f"{run_prefix(records.run_id)}/{entry.aside}", entry
+            else:
+                yield stored_key(records.manifest, field.spec, step, tile, _zarr(records)), entry
 
 
 def _problem(store: Store, key: str, spec: FieldSpec, entry: TileEntry) -> Found | None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from archive_schema.documents import read_document
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.layout import commit_key, commits_prefix
 from archive_schema.models import Commit
-from archive_schema.records import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ import numpy as np
 
 from archive_schema.dtypes import numpy_dtype
 from archive_schema.errors import ErrorKind, FormatError, InvalidInputError, NotFoundError
-from archive_schema.layout import field_path, step_position, tile_extent, tile_key
+from archive_schema.layout import field_path, run_prefix, stored_key, tile_extent
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
@@ -114,15 +114,12 @@ class FieldView:
         )
 
     def tile_key(self, step: int, tile: int) -> str:
-        """Return the key of the object that holds a tile."""
-        run, spec = self.run, self.spec
-        position: int | None = step
-        if spec.place.stepped and not spec.ragged:
-            position = step_position(run.manifest, spec, step)
-        if position is None:
-            message = f"{self._named}: step {step} is committed, but has no place in the array"
-            raise FormatError(ErrorKind.RECORD_DAMAGED, message)
-        return tile_key(run.manifest.id, spec, position, tile, run.zarr)
+        """Return the key of the object that holds a recorded tile."""
+        run = self.run
+        aside = self.ledger.aside(step, tile)
+        if aside:
+            return f"{run_prefix(run.manifest.id)}/{aside}"
+        return stored_key(run.manifest, self.spec, step, tile, run.zarr)
 
     def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the decoded blocks of each read; errors as `BlockReader.read`."""

@@ -5,6 +5,7 @@ from typing import Final
 
 import orjson
 import pytest
+from crc32c import crc32c
 
 from archive_schema.errors import (
     ArchiveError,
@@ -165,10 +166,66 @@ def test_a_lost_declaration_is_damage_not_absence(declared: Store) -> None:
 def test_an_unknown_member_is_refused(declared: Store) -> None:
     """A reader that skipped it could read the run wrongly."""
     values = orjson.loads(declared.read(manifest_key("run"))) | {"more": 1}
-    declared.write(manifest_key("run"), orjson.dumps(values))
+    del values["crc32c"]
+    body = orjson.dumps(values)[:-1]
+    declared.write(manifest_key("run"), b'%b,"crc32c":%d}' % (body, crc32c(body)))
 
     with pytest.raises(ArchiveError, match="more"):
         RunRecords(declared, "run")
+
+
+@pytest.mark.parametrize("at", range(0, 320, 40))
+def test_a_flipped_bit_in_a_document_is_damage(declared: Store, at: int) -> None:
+    """Also where it turns a number into another number."""
+    put_commit(declared, "run", commit_of(3, 0))
+    key = commit_key("run", "main", 0, 0)
+    data = bytearray(declared.read(key))
+    data[at] ^= 1
+    declared.write(key, bytes(data))
+
+    with pytest.raises(FormatError, match=r"00000000\.json") as caught:
+        RunRecords(declared, "run")
+
+    assert caught.value.kind is ErrorKind.RECORD_DAMAGED
+
+
+def test_long_chains_of_many_writers_are_read_whole(declared: Store) -> None:
+    """In windows that double, in parallel where an answer takes a round trip."""
+    for writer in ("main", "other"):
+        for epoch in range(2):
+            claim = Claim(writer=writer, epoch=epoch, nonce="n", time=NOW)
+            for sequence in range(20 * epoch + 3):
+                step = 100 * (writer == "other") + 50 * epoch + sequence
+                commit = commit_of(step, sequence, epoch).model_copy(update={"writer": writer})
+                put_commit(declared, "run", commit)
+            assert claim.epoch == epoch
+
+    records = RunRecords(declared, "run")
+
+    assert len(records.ledger.steps) == 2 * (3 + 23)
+    assert records.marks == {(w, e): 20 * e + 3 for w in ("main", "other") for e in range(2)}
+
+
+def test_a_fence_ends_an_epoch_after_what_it_committed(declared: Store) -> None:
+    """The writer may be alive: its next number is taken, and nothing can follow."""
+    reader = RunRecords(declared, "run")
+    put_commit(declared, "run", commit_of(0, 0))
+    put_commit(declared, "run", commit_of(1, 1))
+    assert reader.open_epochs == [("main", 0)]
+
+    reader.fence("main", 0, "replaced", "by somebody")
+    reader.fence("main", 0, "sealed", "once is enough")
+
+    assert reader.ledger.steps == (0, 1)
+    assert reader.open_epochs == []
+    with pytest.raises(ConflictError):
+        put_commit(declared, "run", commit_of(2, 2))
+    again = RunRecords(declared, "run")
+    assert again.ledger.steps == (0, 1)
+    assert again.marks == {("main", 0): 3}
+    put_commit(declared, "run", commit_of(3, 3))
+    assert not again.refresh()
+    assert RunRecords(declared, "run").ledger.steps == (0, 1)
 
 
 def test_a_run_whose_writers_have_gone_is_incomplete(declared: Store) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from crc32c import crc32c
 
 from archive_schema.codecs import encode_tile
+from archive_schema.documents import document_bytes
 from archive_schema.dtypes import dtype_name, storage_of, to_given, to_stored
 from archive_schema.hierarchy import array_documents, group_documents
 from archive_schema.layout import (
@@ -34,14 +35,7 @@ from archive_schema.models import (
     StepColumn,
     TileColumns,
 )
-from archive_schema.records import (
-    RunRecords,
-    claim_epoch,
-    create_run,
-    declare_field,
-    document_bytes,
-    put_commit,
-)
+from archive_schema.records import RunRecords, claim_epoch, create_run, declare_field, put_commit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

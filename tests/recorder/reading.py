@@ -11,7 +11,7 @@ from crc32c import crc32c
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from archive_schema.layout import run_prefix, step_position, tile_key
+from archive_schema.layout import run_prefix, step_position, stored_key
 from archive_schema.models import Place
 from archive_schema.records import RunRecords
 
@@ -28,12 +28,22 @@ def objects(store: Store, run_id: str) -> dict[str, bytes]:
     return {key.removeprefix(prefix): store.read(key) for key in sorted(keys)}
 
 
-def zarr_root(store: Store, run_id: str) -> zarr.Group:
-    """Open the run's hierarchy by zarr-python, whatever kind of store it lies in."""
+def zarr_root(store: Store, run_id: str, *, as_committed: bool = False) -> zarr.Group:
+    """Open the run's hierarchy by zarr-python, whatever kind of store it lies in.
+
+    *as_committed* shows the tiles that lie aside at home, where sealing will bring them.
+    """
     prototype = default_buffer_prototype()
+    stored = objects(store, run_id)
+    if as_committed:
+        records = RunRecords(store, run_id)
+        for field in records.ledger.fields.values():
+            for step, tile, aside in field.asides():
+                home = stored_key(records.manifest, field.spec, step, tile)
+                stored[home.removeprefix(f"{run_prefix(run_id)}/")] = stored[aside]
     inside = {
         key.removeprefix("trace.zarr/"): prototype.buffer.from_bytes(data)
-        for key, data in objects(store, run_id).items()
+        for key, data in stored.items()
         if key.startswith("trace.zarr/")
     }
     return zarr.open_group(MemoryStore(inside), mode="r")
@@ -58,20 +68,20 @@ def committed(store: Store, run_id: str) -> dict[tuple[str, int, int], NDArray[A
     assert not records.ledger.conflicts
     if not any(ledger.count for ledger in records.ledger.fields.values()):
         return {}
-    root = zarr_root(store, run_id)
+    root = zarr_root(store, run_id, as_committed=True)
     tiles = {}
     for path, ledger in records.ledger.fields.items():
         spec = ledger.spec
         for step in ledger.steps:
             position = step_position(records.manifest, spec, step) if spec.place.stepped else 0
-            position = step if spec.ragged else position
-            assert position is not None
             for tile in range(ledger.tiles):
                 entry = ledger.tile(step, tile)
                 if entry is None:
                     continue
+                home = stored_key(records.manifest, spec, step, tile)
                 if entry.nbytes:
-                    data = store.read(tile_key(run_id, spec, position, tile))
+                    aside = f"{run_prefix(run_id)}/{entry.aside}"
+                    data = store.read(aside if entry.aside else home)
                     assert len(data) == entry.nbytes
                     assert crc32c(data) == entry.crc32c
                 lead: tuple[Any, ...] = (position,) if spec.place.stepped else ()

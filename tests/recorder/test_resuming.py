@@ -14,7 +14,9 @@ from archive_schema.layout import claim_key, manifest_key, tile_key
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from recorder import RunNotSealedWarning, TraceRecorder
+from recorder.maintenance import verify_run
 from recorder.sealing import seal_run
+from server.query import Archive
 from tests.recorder.reading import committed, objects, zarr_array
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def test_the_same_again_is_nothing(store: Store) -> None:
 
     after = objects(store, "r")
     assert {key for key in after if "/00000" in key and "json" in key} - set(before) == {
-        "commits/main/000001/claim.json",
+        "commits/main/000001/claim.json", "commits/main/000001/00000000.json",
     }  # fmt: skip
     assert len(committed(store, "r")) == 1
 
@@ -164,17 +166,26 @@ def test_a_sealed_run_takes_nothing(store: Store) -> None:
     assert caught.value.kind is ErrorKind.RUN_SEALED
 
 
-def test_an_object_that_no_commit_names_is_replaced(store: Store) -> None:
-    """Its writer died before it could commit; nobody ever saw it."""
+def test_a_tile_goes_aside_where_a_dead_writer_left_another(store: Store) -> None:
+    """Its object was never committed; it may not be overwritten, and nobody ever sees it."""
     with TraceRecorder(store, "r", **DECLARED, seal_at_exit=False) as rec:
         rec.record(0, samples=slice(0, 10), x=VALUES[0, :10])
     (field,) = RunRecords(store, "r").ledger.fields.values()
-    store.create(tile_key("r", field.spec, 1, 0), b"left by a writer that died")
+    home = tile_key("r", field.spec, 1, 0)
+    store.create(home, b"left by a writer that died")
 
-    with TraceRecorder(store, "r", **DECLARED) as rec:
+    with TraceRecorder(store, "r", **DECLARED, seal_at_exit=False) as rec:
         sample(rec)
 
+    (field,) = RunRecords(store, "r").ledger.fields.values()
+    assert field.aside(1, 0) == "displaced/main/000001/trace/x/c.1.0.0"
+    assert store.read(home) == b"left by a writer that died"
+    archive = Archive(store)
+    np.testing.assert_array_equal(archive.run("r").field("x").select({}).array(), VALUES)
+    seal_run(RunRecords(store, "r"))
     np.testing.assert_array_equal(zarr_array(store, "r", "trace/x"), VALUES)
+    np.testing.assert_array_equal(Archive(store).run("r").field("x").select({}).array(), VALUES)
+    assert verify_run(store, "r").sound
 
 
 def test_writers_of_one_run_need_no_word_between_them(store: Store) -> None:
@@ -241,7 +252,7 @@ def test_a_writer_that_was_replaced_stops(store: Store) -> None:
 
 
 def test_a_writer_is_told_that_the_run_was_sealed_without_its_last(folder_store: Store) -> None:
-    with pytest.raises(ConflictError, match="sealed by another writer") as caught:
+    with pytest.raises(ConflictError, match="was sealed while writer") as caught:
         with TraceRecorder(folder_store, "r", **DECLARED) as rec:
             rec.record(0, samples=slice(0, 10), x=VALUES[0, :10])
             rec.flush()

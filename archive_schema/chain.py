@@ -1,0 +1,66 @@
+"""The commits of one epoch: numbered from 0 without a gap, each created once, the last an end.
+
+Because a number is created once, whoever puts an end at the next number knows that nothing
+follows: it fences a writer that may still be alive, without asking it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from archive_schema.documents import parse_document
+from archive_schema.layout import commit_key
+from archive_schema.models import Commit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LARGEST_WINDOW: Final = 64
+
+
+class Chain:
+    """What was read so far of the commits of one epoch.
+
+    Who reads asks for `window`, and `parse` and `add` what it finds there, until `add` says that
+    there is no more: a long chain costs few round trips, and one that is known a single request.
+    """
+
+    def __init__(self, run_id: str, writer: str, epoch: int) -> None:
+        self.run_id = run_id
+        self.writer = writer
+        self.epoch = epoch
+        self.length = 0
+        """Commits read, the end too."""
+        self.ended = False
+        self._window = 1
+
+    def key(self, sequence: int) -> str:
+        """Return the key of one commit."""
+        return commit_key(self.run_id, self.writer, self.epoch, sequence)
+
+    def window(self) -> list[str]:
+        """Return the keys to read next."""
+        return [self.key(self.length + ahead) for ahead in range(self._window)]
+
+    def parse(self, found: Sequence[bytes | None]) -> list[Commit]:
+        """Return the commits that lay at the keys of `window`, None where nothing did.
+
+        Raises
+        ------
+        FormatError
+            ``record-damaged``.
+        """
+        commits: list[Commit] = []
+        for data in found:
+            if data is None or (commits and commits[-1].end):
+                break
+            commits.append(parse_document(data, self.key(self.length + len(commits)), Commit))
+        return commits
+
+    def add(self, commits: Sequence[Commit]) -> bool:
+        """Take note of what is new, in order; return whether there may be more to read now."""
+        self.length += len(commits)
+        self.ended = self.ended or any(commit.end for commit in commits)
+        more = len(commits) == self._window and not self.ended
+        self._window = min(2 * self._window, _LARGEST_WINDOW) if more else 1
+        return more

@@ -1,0 +1,67 @@
+"""Documents in a store: JSON that ends with its own checksum, validated when it is read.
+
+A flipped digit in a commit would otherwise be another number, and damage that nobody notices.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import orjson
+from crc32c import crc32c
+from pydantic import ValidationError
+
+from archive_schema.errors import ArchiveError, ErrorKind, FormatError
+from archive_schema.models import FORMAT_VERSION, Document
+
+if TYPE_CHECKING:
+    from archive_schema.store import Store
+
+_CHECKSUM: Final = re.compile(rb',"crc32c":([0-9]{1,10})}\s*\Z')
+
+_D = TypeVar("_D", bound=Document)
+
+
+def document_bytes(document: Document) -> bytes:
+    """Return *document* as it is stored: its last member is the CRC32C of all bytes before it."""
+    body = document.model_dump_json().encode()[:-1]
+    return b'%b,"crc32c":%d}' % (body, crc32c(body))
+
+
+def read_document(store: Store, key: str, model: type[_D]) -> _D:
+    """Read one JSON document.
+
+    Raises
+    ------
+    NotFoundError
+        ``object-not-found``.
+    FormatError
+        ``record-damaged`` if the object is no such document, and
+        ``format-version-unsupported`` if a newer version wrote it.
+    """
+    return parse_document(store.read(key), f"{store.url}/{key}", model)
+
+
+def parse_document(data: bytes, where: str, model: type[_D]) -> _D:
+    """Validate one JSON document; errors as `read_document`."""
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        message = f"{where} is no JSON document: {error}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+    version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else None
+    if version != FORMAT_VERSION and isinstance(version, int):
+        message = f"{where} has format version {version}; this version reads {FORMAT_VERSION}"
+        raise FormatError(ErrorKind.FORMAT_VERSION_UNSUPPORTED, message)
+    checksum = _CHECKSUM.search(data)
+    if checksum is None or crc32c(memoryview(data)[: checksum.start()]) != int(checksum[1]):
+        told = "does not fit" if checksum else "is not at its end"
+        message = f"{where} is damaged: its checksum {told}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+    del values["crc32c"]
+    try:
+        return model.model_validate(values)
+    except (ValidationError, ArchiveError) as error:
+        message = f"{where} is no {model.__name__}: {error}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
