@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from archive_schema.layout import declared_steps, field_path
+from archive_schema.layout import declared_steps
 from archive_schema.models import check_name
 from archive_schema.store import LocalStore
-from archive_schema.systems.registry import system
 from recorder.arguments import check_at_least, check_one_of
-from recorder.axes import SampleAxis, StepAxis
 from recorder.budget import ByteBudget
-from recorder.committer import Committer
-from recorder.coordinates import Coordinates
-from recorder.documents import ZarrDocuments
-from recorder.encoder import TileEncoder
-from recorder.fields import Fields
 from recorder.intake import Intake
-from recorder.opening import check_not_sealed, claim, declared_fields, open_run, take_over
+from recorder.opened import OpenedRun
 from recorder.patience import PatientStore
 from recorder.plan import Plan, planned_fields
 from recorder.presence import OtherWriters, other_writers
@@ -73,51 +65,38 @@ class Session:
         workers = _workers(store)
         if not isinstance(store, LocalStore):  # a folder answers, if with an error
             store = PatientStore(store, settings.deadline_s)
-        self._records = open_run(store, manifest, resume=settings.resume)
-        self._settings = settings
-        self.manifest = self._records.manifest
-        self.claim = claim(self._records, settings.writer)
-        # Claimed before it looks for a sealing: who seals looks the other way round.
-        if self._records.is_sealing():
-            seal_run(self._records)
-        self._records.refresh()
-        check_not_sealed(self._records)
-        take_over(self._records, self.claim)
-        self.steps = StepAxis(self.manifest.steps)
-        self.samples = SampleAxis(self.manifest.samples)
-        self.fields = Fields(system(self.manifest.system))
-        self.budget = ByteBudget(settings.max_bytes)
-        ledger = self._records.ledger
-        known = declared_fields(self._records)
-        for spec in known:
-            self.fields.resume(spec)
-            field = ledger.declare(field_path(*spec.address), spec)
-            self.samples.resume(spec, field.samples)
-        coordinates = Coordinates(ledger)
-        documents = ZarrDocuments(
+        opened = OpenedRun(
             store,
-            self.manifest,
-            known,
-            steps=ledger.steps[-1] + 1 if ledger.steps else 0,
-            samples=ledger.samples,
+            manifest,
+            writer=settings.writer,
+            durable=settings.durability == "disk",
+            resume=settings.resume,
         )
-        self._records_lock = threading.Lock()
-        """Held by whoever reads or changes `_records` while the writer runs."""
-        committer = Committer(
-            self._records, self.claim, self._records_lock, durable=settings.durability == "disk"
-        )
-        committer.beat()
+        self._settings = settings
+        self._records = opened.records
+        self._records_lock = opened.lock
+        self.manifest = opened.manifest
+        self.claim = opened.claim
+        self.steps = opened.steps
+        self.samples = opened.samples
+        self.fields = opened.fields
+        self.budget = ByteBudget(settings.max_bytes)
         self.writer = Writer(
-            TileEncoder(self._records, documents, self.claim, self._records_lock),
-            committer,
-            coordinates,
+            opened.encoder,
+            opened.committer,
+            opened.coordinates,
             self.budget,
             workers=workers,
             commit_interval_s=settings.commit_interval_s,
             deadline_s=settings.deadline_s,
         )
         self.intake = Intake(
-            self.manifest, self.fields, self.samples, coordinates, self.writer, tile=settings.tile
+            self.manifest,
+            self.fields,
+            self.samples,
+            opened.coordinates,
+            self.writer,
+            tile=settings.tile,
         )
         self.writer.start()
 
