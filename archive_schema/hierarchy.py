@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import numpy as np
+import orjson
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
@@ -18,21 +21,31 @@ from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
 from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import MemoryStore
 
+from archive_schema.documents import document_bytes, parse_document
 from archive_schema.dtypes import fill_value, is_text, numpy_dtype
+from archive_schema.errors import ErrorKind, FormatError
 from archive_schema.layout import array_path
+from archive_schema.models import FieldSpec, RunManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from archive_schema.models import Codec, FieldSpec
+    from archive_schema.models import Codec, Document
 
 ATTRIBUTE: Final = "trace_archive"
-"""Name of the attribute that says how stored values become the values readers get."""
+"""Name of the attribute that says how stored values become the values readers get.
+
+It also holds a copy of the declaration, as it is stored: the field's in its array, the run's
+in the root. What is lost of one is rebuilt from the other.
+"""
+_COPY: Final = "declaration"
 
 _FILTERS: Final = threading.Lock()
 """Held while warnings are filtered: what one thread sets another would take back."""
+_D = TypeVar("_D", bound="Document")
+
 _KEYS: Final = ChunkKeyEncodingParams(name="default", separator=".")
 
 
@@ -67,6 +80,7 @@ def array_documents(
         "source_dtype": spec.source_dtype,
         "encoding": spec.encoding.value,
         "layer": spec.layer,
+        _COPY: document_bytes(spec).decode(),
     }
     store: dict[str, Any] = {}
     # A tile of one value is its one block; Zarr cannot shard what has no axes.
@@ -87,6 +101,32 @@ def array_documents(
         attributes={**spec.attributes, ATTRIBUTE: meaning},
     )
     return {key: data for key, data in _contents(store).items() if key.startswith(f"{path}/")}
+
+
+def root_attributes(manifest: RunManifest) -> dict[str, dict[str, Any]]:
+    """Return the attributes of the root group, as `group_documents` takes them."""
+    meaning = {
+        "run": manifest.id,
+        "system": manifest.system,
+        _COPY: document_bytes(manifest).decode(),
+    }
+    return {"": {ATTRIBUTE: meaning}}
+
+
+def declared_run(document: bytes) -> RunManifest:
+    """Return what the root document says that the run declares.
+
+    Raises
+    ------
+    FormatError
+        ``record-damaged``, also of a document that holds no declaration.
+    """
+    return _declared(document, RunManifest)
+
+
+def declared_field(document: bytes) -> FieldSpec:
+    """Return what the metadata of an array says that its field declares; errors as above."""
+    return _declared(document, FieldSpec)
 
 
 def group_documents(
@@ -134,8 +174,7 @@ def coordinate_documents(
 
 def consolidated(documents: Mapping[str, bytes]) -> bytes:
     """Return the root document that holds all metadata in *documents* (keys to ``zarr.json``)."""
-    prototype = default_buffer_prototype()
-    store = {key: prototype.buffer.from_bytes(data) for key, data in documents.items()}
+    store = _buffers(documents)
     with _FILTERS, warnings.catch_warnings():
         # Readers over HTTP cannot list, so they need it although Zarr v3 has not specified it.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
@@ -143,6 +182,63 @@ def consolidated(documents: Mapping[str, bytes]) -> bytes:
         warnings.filterwarnings("ignore", category=UnstableSpecificationWarning)
         zarr.consolidate_metadata(MemoryStore(store))
     return _contents(store)["zarr.json"]
+
+
+def shape_of(document: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape of an array and of its blocks, as its metadata says.
+
+    Raises
+    ------
+    FormatError
+        ``record-damaged``.
+    """
+    try:
+        with _unwarned():
+            array = _array({"zarr.json": document})
+    except Exception as error:  # zarr-python has no error of its own for what is no metadata
+        message = f"it is no metadata of an array: {error}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+    return array.shape, array.chunks
+
+
+def same_metadata(stored: bytes, wanted: bytes) -> bool:
+    """Return whether two ``zarr.json`` say the same, be it as another zarr-python puts it."""
+    if stored == wanted:
+        return True
+    try:
+        if orjson.loads(stored) == orjson.loads(wanted):
+            return True
+        with _unwarned():
+            one, other = (
+                zarr.open(MemoryStore(_buffers({"zarr.json": data})), mode="r")
+                for data in (stored, wanted)
+            )
+            return bool(one.metadata.to_dict() == other.metadata.to_dict())
+    except Exception:  # noqa: BLE001  as above: what cannot be read does not say the same
+        return False
+
+
+def same_values(metadata: bytes, name: str, stored: bytes, wanted: bytes) -> bool:
+    """Return whether two contents of a coordinate's one chunk hold the same values.
+
+    Parameters
+    ----------
+    metadata
+        The array's ``zarr.json``.
+    name
+        Of the chunk, below the array.
+    """
+    if stored == wanted:
+        return True
+    try:
+        with _unwarned():
+            one, other = (
+                np.asarray(_array({"zarr.json": metadata, name: data})[...])
+                for data in (stored, wanted)
+            )
+    except Exception:  # noqa: BLE001  codecs raise what they like
+        return False
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _compressors(codec: Codec, stored_dtype: str) -> list[Any]:
@@ -164,10 +260,34 @@ def _quietly(stored_dtype: str, store: dict[str, Any], **arguments: Any) -> None
         zarr.create_array(MemoryStore(store), **arguments)
         return
     # Only for texts, because the filters are the process' own, and others may be catching too.
-    with _FILTERS, warnings.catch_warnings():
-        # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
-        warnings.simplefilter("ignore")
+    # Zarr v3 has not specified fixed strings yet; docs/format.md says so to readers.
+    with _unwarned():
         zarr.create_array(MemoryStore(store), **arguments)
+
+
+def _declared(document: bytes, model: type[_D]) -> _D:
+    try:
+        text = orjson.loads(document)["attributes"][ATTRIBUTE][_COPY].encode()
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        message = f"it holds no copy of a {model.__name__}: {error}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
+    return parse_document(text, f"its copy of a {model.__name__}", model)
+
+
+def _buffers(objects: Mapping[str, bytes]) -> dict[str, Any]:
+    prototype = default_buffer_prototype()
+    return {key: prototype.buffer.from_bytes(data) for key, data in objects.items()}
+
+
+def _array(objects: Mapping[str, bytes]) -> zarr.Array[Any]:
+    return zarr.open_array(MemoryStore(_buffers(objects)), mode="r")
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _contents(store: dict[str, Any]) -> dict[str, bytes]:

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from archive_schema.hierarchy import array_documents, coordinate_documents, group_documents
+from archive_schema.hierarchy import (
+    array_documents,
+    coordinate_documents,
+    group_documents,
+    root_attributes,
+)
 from archive_schema.layout import array_path, declared_steps, field_steps, group_path, zarr_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from archive_schema.models import FieldSpec, RunManifest
     from archive_schema.store import Store
@@ -86,9 +91,9 @@ class ZarrDocuments:
             group.fields[spec.name] = spec
             group.steps = _capacity(group.steps, position + 1)
             group.samples = _capacity(group.samples, stop)
-            changed = group.fields.values() if whole else [spec]
-            self._put(self._group_documents(path, group))
-            for one in changed:
+            specs = group.fields.values()
+            self._put(growing_group(self._manifest, path, specs, group.steps, group.samples))
+            for one in specs if whole else [spec]:
                 self._put(array_documents(one, steps=group.steps, samples=group.samples))
 
     def ensure_ragged(
@@ -97,38 +102,60 @@ class ZarrDocuments:
         """Make the array of a ragged field at *step*."""
         path = array_path(spec, step)
         with self._lock:
-            self._put(group_documents([path.rpartition("/")[0]]))
+            group = path.rpartition("/")[0]
+            self._put(group_documents([group], root_attributes(self._manifest)))
             self._put(array_documents(spec, steps=0, samples=0, ragged=(step, shape, block)))
 
     def _first_capacity(self, spec: FieldSpec) -> tuple[int, int]:
-        steps = declared_steps(self._manifest)
-        had_steps, had_samples = self._least
-        count = len(field_steps(spec, steps if steps is not None else range(had_steps)))
-        if steps is None:
-            count = _capacity(_FIRST_CAPACITY, count)
-        samples = self._manifest.samples
-        if samples is None:
-            samples = _capacity(_FIRST_CAPACITY, had_samples)
-        return count, samples
-
-    def _group_documents(self, path: str, group: _Group) -> Mapping[str, bytes]:
-        documents = group_documents([path])
-        first = next(iter(group.fields.values()))
-        if first.place.stepped:
-            declared = declared_steps(self._manifest)
-            numbers: Iterable[int] = (
-                field_steps(first, declared)
-                if declared is not None
-                else range(first.first, first.first + first.every * group.steps, first.every)
-            )
-            documents |= index_documents(path, "step", numbers)
-            if any(spec.tile for spec in group.fields.values()):
-                documents |= index_documents(path, "sample", range(group.samples))
-        return documents
+        return capacity(self._manifest, spec, *self._least)
 
     def _put(self, documents: Mapping[str, bytes]) -> None:
         for path, data in documents.items():
             self._store.write(zarr_key(self._manifest.id, path), data)
+
+
+def capacity(manifest: RunManifest, spec: FieldSpec, steps: int, samples: int) -> tuple[int, int]:
+    """Return the lengths of a field's step and sample axes while the run is recorded.
+
+    Parameters
+    ----------
+    steps, samples : int
+        How far the run reaches, as far as it is known: one more than its last step and sample.
+    """
+    declared = declared_steps(manifest)
+    count = len(field_steps(spec, declared if declared is not None else range(steps)))
+    if declared is None:
+        count = _capacity(_FIRST_CAPACITY, count)
+    if manifest.samples is not None:
+        return count, manifest.samples
+    return count, _capacity(_FIRST_CAPACITY, samples)
+
+
+def growing_group(
+    manifest: RunManifest, path: str, specs: Collection[FieldSpec], steps: int, samples: int
+) -> dict[str, bytes]:
+    """Return the documents of a group and those above it, with its index coordinates.
+
+    Parameters
+    ----------
+    specs
+        Fields of the group, at least one.
+    steps, samples : int
+        Lengths of the axes.
+    """
+    documents = group_documents([path], root_attributes(manifest))
+    first = next(iter(specs))
+    if first.place.stepped:
+        declared = declared_steps(manifest)
+        numbers: Iterable[int] = (
+            field_steps(first, declared)
+            if declared is not None
+            else range(first.first, first.first + first.every * steps, first.every)
+        )
+        documents |= index_documents(path, "step", numbers)
+        if any(spec.tile for spec in specs):
+            documents |= index_documents(path, "sample", range(samples))
+    return documents
 
 
 def index_documents(group: str, dim: str, numbers: Iterable[int]) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from archive_schema.hierarchy import (
     consolidated,
     coordinate_documents,
     group_documents,
+    root_attributes,
 )
 from archive_schema.layout import (
     array_path,
@@ -118,9 +119,7 @@ def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
     """Return every object of a sealed run's Zarr hierarchy but its tiles, by path."""
     samples = _samples(manifest, ledger)
     documents: dict[str, bytes] = {}
-    attributes: dict[str, Mapping[str, object]] = {
-        "": {"trace_archive": {"run": manifest.id, "system": manifest.system}}
-    }
+    attributes: dict[str, Mapping[str, object]] = {**root_attributes(manifest)}
     groups = _groups(ledger)
     named = sorted({*ledger.step_coordinates, *ledger.sample_coordinates})
     if named and not any(_is_trace(fields) for fields in groups.values()):
