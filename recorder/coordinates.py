@@ -15,6 +15,8 @@ from archive_schema.models import SampleColumn, Scalar, StepColumn, check_name, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from archive_schema.ledger import Ledger
 
 _INT64: Final = np.iinfo(np.int64)
@@ -43,6 +45,25 @@ def scalar(value: object) -> tuple[str, Scalar] | None:
         if isinstance(value, kind):
             return dtype, kind(value)
     return None
+
+
+def check_column(name: str, values: NDArray[Any], count: int | None) -> None:
+    """Refuse what are no values of a sample coordinate, one for each of *count* samples.
+
+    Raises
+    ------
+    InvalidInputError
+        ``shape-mismatch``.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "biufU" or values.dtype == np.longdouble:
+        message = (
+            f"sample coordinate {name!r}: expected one number or text for each sample,"
+            f" got {values.dtype} of shape {values.shape}"
+        )
+        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
+    if count not in (None, len(values)):
+        message = f"sample coordinate {name!r}: expected {count} values, got {len(values)}"
+        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
 
 
 class Coordinates:

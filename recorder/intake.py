@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from archive_schema.errors import ErrorKind, invalid
 from archive_schema.models import Place
@@ -28,7 +28,25 @@ if TYPE_CHECKING:
     from recorder.declaration import Address
     from recorder.fields import Fields, RecordedField
     from recorder.snapshot import Values
-    from recorder.writer import Writer
+
+
+class TileWriter(Protocol):
+    """What accepted tiles are handed to; `recorder.writer.Writer` is one."""
+
+    def check(self) -> None:
+        """Raise what ended the writer, if anything did."""
+
+    def reserve(self, cost: int) -> None:
+        """Take *cost* bytes for a tile that is about to be copied."""
+
+    def cancel(self, cost: int) -> None:
+        """Give back what was reserved for a tile that did not come."""
+
+    def put(self, tile: AcceptedTile) -> None:
+        """Take a tile, for which its cost was reserved."""
+
+    def announce(self) -> None:
+        """Take note of new coordinates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +86,7 @@ class Intake:
         fields: Fields,
         samples: SampleAxis,
         coordinates: Coordinates,
-        writer: Writer,
+        writer: TileWriter,
         *,
         tile: int | None,
     ) -> None:

@@ -11,20 +11,17 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-
 from archive_schema.errors import (
     ArchiveError,
     ConflictError,
     ErrorKind,
-    invalid,
 )
 from archive_schema.models import Codec, Place, check_name
 from archive_schema.store import open_store
 from archive_schema.systems.registry import system as system_named
 from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import default_max_bytes
-from recorder.coordinates import scalar
+from recorder.coordinates import check_column, scalar
 from recorder.declaration import FieldOptions
 from recorder.hooks import LayerHooks
 from recorder.intake import Offer
@@ -513,13 +510,5 @@ def _column(name: str, value: ArrayLike, count: int | None) -> NDArray[Any]:
     snapshot = given(plain_array(value), name).snapshot()
     values = snapshot.values().copy()
     snapshot.release()
-    if values.ndim != 1 or values.dtype.kind not in "biufU" or values.dtype == np.longdouble:
-        message = (
-            f"sample coordinate {name!r}: expected one number or text for each sample,"
-            f" got {values.dtype} of shape {values.shape}"
-        )
-        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
-    if count not in (None, len(values)):
-        message = f"sample coordinate {name!r}: expected {count} values, got {len(values)}"
-        raise invalid(ErrorKind.SHAPE_MISMATCH, message)
+    check_column(name, values, count)
     return values
