@@ -11,12 +11,27 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from archive_schema.errors import ErrorKind, StorageError
+from archive_schema.errors import ErrorKind, StorageError, StoreRefusedError
 from archive_schema.store.interface import StoredObject, exists, not_found
+from archive_schema.store.renaming import rename_exclusively
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+
+_MOST_REMOVALS: Final = 8
+"""So often in a row somebody may remove a folder that was just made."""
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""What `os.link` says on a file system without hard links."""
+_KINDS: Final[dict[int, ErrorKind]] = {
+    errno.ENOSPC: ErrorKind.STORE_FULL,
+    errno.EDQUOT: ErrorKind.STORE_FULL,
+    errno.EFBIG: ErrorKind.STORE_FULL,
+    errno.EROFS: ErrorKind.STORE_READ_ONLY,
+    errno.EACCES: ErrorKind.STORE_READ_ONLY,
+    errno.EPERM: ErrorKind.STORE_READ_ONLY,
+}
 
 
 class LocalStore:
@@ -29,6 +44,9 @@ class LocalStore:
         self.url = self.root.as_uri()
         self._prefix = f"{self.root}/"
         self._made: set[str] = set()
+        """Folders that this store has seen."""
+        self._durable: set[str] = set()
+        """Folders whose own entry, in the folder above, is known to survive a power cut."""
 
     def read(self, key: str) -> bytes:
         """Return a whole object."""
@@ -55,23 +73,28 @@ class LocalStore:
 
     def write(self, key: str, data: bytes) -> None:
         """Store *data*, replacing what was there."""
-        with self._explained(key):
+        with self._explained(key, writing=True):
             temporary = self._write_temporary(key, data)
             try:
                 os.replace(temporary, self._prefix + key)
             except BaseException:
-                os.unlink(temporary)
+                _remove(temporary)
                 raise
 
     def create(self, key: str, data: bytes) -> None:
         """Store *data* if there is no such object."""
-        with self._explained(key):
+        path = self._prefix + key
+        with self._explained(key, writing=True):
             temporary = self._write_temporary(key, data)
             try:
                 # Unlike a rename, a hard link fails if the name is taken.
-                os.link(temporary, self._prefix + key)
+                os.link(temporary, path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                self._rename_to_create(temporary, path)
             finally:
-                os.unlink(temporary)
+                _remove(temporary)
 
     def delete(self, key: str) -> None:
         """Remove an object, and the folders that held nothing else: a store has no folders."""
@@ -84,6 +107,8 @@ class LocalStore:
         with suppress(OSError):  # not empty, or somebody was quicker
             while (path := os.path.dirname(path)) != str(self.root):
                 os.rmdir(path)
+                self._made.discard(path)
+                self._durable.discard(path)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below *prefix*, sorted."""
@@ -96,10 +121,60 @@ class LocalStore:
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """Return every object below *prefix*."""
+        return self._files(prefix, leftover=False)
+
+    def leftovers(self, prefix: str) -> Iterator[StoredObject]:
+        """Return what processes that were killed left below *prefix* of unfinished writes.
+
+        Also what others are writing just now: only `modified_s` tells them apart. None of it
+        is an object; `delete` removes one.
+        """
+        return self._files(prefix, leftover=True)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Flush the objects, their folders, and the folders above that lead to them."""
+        paths = [self._prefix + key for key in keys]
+        for path in paths:
+            with self._explained(path):
+                _flush(path)
+        for folder in {os.path.dirname(path) for path in paths}:
+            with self._explained(folder):
+                _flush(folder, folder=True)
+                self._make_durable(folder)
+
+    def _make_durable(self, folder: str) -> None:
+        """Flush the entry of *folder* in the one above, and so on up; once for each folder.
+
+        Whoever made them: another process may have, and promised less.
+        """
+        while folder not in self._durable:
+            above = os.path.dirname(folder)
+            try:
+                _flush(above, folder=True)
+            except PermissionError:
+                if len(above) >= len(self._prefix) - 1:
+                    raise
+                # Above the store nothing is ours: whoever forbids to read it has made it.
+            self._durable.add(folder)
+            folder = above
+
+    def _rename_to_create(self, temporary: str, path: str) -> None:
+        try:
+            rename_exclusively(temporary, path)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            message = (
+                f"{self.url}: this file system has neither hard links nor a rename that replaces"
+                " nothing; a store needs one of them, so that of two writers one wins"
+            )
+            raise StoreRefusedError(ErrorKind.STORE_REFUSED, message) from error
+
+    def _files(self, prefix: str, *, leftover: bool) -> Iterator[StoredObject]:
         with self._explained(prefix):
-            for folder, _, names in os.walk(self._prefix + prefix):
+            for folder, _, names in os.walk(self._prefix + prefix, onerror=_unless_absent):
                 for name in names:
-                    if name.startswith(self._TEMPORARY):
+                    if name.startswith(self._TEMPORARY) is not leftover:
                         continue
                     path = f"{folder}/{name}"
                     try:
@@ -109,25 +184,10 @@ class LocalStore:
                     key = path[len(self._prefix) :]
                     yield StoredObject(key, status.st_size, status.st_mtime)
 
-    def sync(self, keys: Iterable[str]) -> None:
-        """Flush the objects and their folders to the device."""
-        paths = [self._prefix + key for key in keys]
-        for path in (*paths, *{os.path.dirname(path) for path in paths}):
-            with self._explained(path):
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-
     def _write_temporary(self, key: str, data: bytes) -> str:
         folder = os.path.dirname(self._prefix + key)
         temporary = f"{folder}/{self._TEMPORARY}{secrets.token_hex(8)}"
-        try:
-            descriptor = self._open_new(folder, temporary)
-        except FileNotFoundError:  # somebody removed the folder since it was made
-            self._made.discard(folder)
-            descriptor = self._open_new(folder, temporary)
+        descriptor = self._open_new(folder, temporary)
         try:
             try:
                 view = memoryview(data)
@@ -136,35 +196,55 @@ class LocalStore:
             finally:
                 os.close(descriptor)
         except BaseException:
-            os.unlink(temporary)
+            _remove(temporary)
             raise
         return temporary
 
     def _open_new(self, folder: str, path: str) -> int:
-        if folder not in self._made:
-            os.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        if folder in self._made:
+            try:
+                return os.open(path, flags, 0o666)
+            except FileNotFoundError:  # somebody removed the folder since it was made
+                self._forget(folder)
+        for _ in range(_MOST_REMOVALS):
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+            # It may be removed again before it is used: it is empty.
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, flags, 0o666)
+                self._made.add(folder)
+                return descriptor
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+
+    def _forget(self, folder: str) -> None:
+        while len(folder) >= len(self._prefix):
+            self._made.discard(folder)
+            self._durable.discard(folder)
+            folder = os.path.dirname(folder)
 
     @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
+    def _explained(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise not_found(key, self.url) from error
+            if not writing:
+                raise not_found(key, self.url) from error
+            if isinstance(error, FileNotFoundError):
+                # Folders, or what was being written, were removed under our hands.
+                raise self._failed(ErrorKind.STORE_UNREACHABLE, error, key) from error
+            message = f"{self.url}: an object has the name of a folder ({key})"
+            raise StoreRefusedError(ErrorKind.STORE_REFUSED, message) from error
         except FileExistsError as error:
             raise exists(key, self.url) from error
         except OSError as error:
-            kind = {
-                errno.ENOSPC: ErrorKind.STORE_FULL,
-                errno.EDQUOT: ErrorKind.STORE_FULL,
-                errno.EFBIG: ErrorKind.STORE_FULL,
-                errno.EROFS: ErrorKind.STORE_READ_ONLY,
-                errno.EACCES: ErrorKind.STORE_READ_ONLY,
-                errno.EPERM: ErrorKind.STORE_READ_ONLY,
-            }.get(error.errno or 0, ErrorKind.STORE_UNREACHABLE)
-            message = f"{self.url}: {error.strerror or error} ({key})"
-            raise StorageError(kind, message) from error
+            kind = _KINDS.get(error.errno or 0, ErrorKind.STORE_UNREACHABLE)
+            raise self._failed(kind, error, key) from error
+
+    def _failed(self, kind: ErrorKind, error: OSError, key: str) -> StorageError:
+        return StorageError(kind, f"{self.url}: {error.strerror or error} ({key})")
 
 
 def _whole(descriptor: int) -> bytes:
@@ -172,3 +252,25 @@ def _whole(descriptor: int) -> bytes:
     while part := os.read(descriptor, max(os.fstat(descriptor).st_size, 1)):
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _flush(path: str, *, folder: bool = False) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have nothing to flush in a folder, and say so like this.
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove(temporary: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
