@@ -44,7 +44,10 @@ class FieldView:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """Steps with at least one recorded tile, rising; empty for inputs and outputs."""
-        return self.ledger.steps if self.spec.place.stepped else ()
+        if not self.spec.place.stepped:
+            return ()
+        known = set(self.run.steps)
+        return tuple(step for step in self.ledger.steps if step in known)
 
     @cached_property
     def shape(self) -> tuple[int | None, ...]:

@@ -48,18 +48,15 @@ class RunView:
         self.version = version_of(records)
         self._status = status
         self._lock = lock
+        # Taken now: the ledger grows while this view is read.
+        self.steps: tuple[int, ...] = self.ledger.steps
+        """Steps at which anything is recorded, rising."""
         self._fields: dict[tuple[Place, str | None, str], FieldView] = {}
 
     @property
     def status(self) -> RunStatus:
         """Whether the run is sealed, being recorded, or left by its writers."""
         return RunStatus.SEALED if self.sealed else self._status()
-
-    @cached_property
-    def steps(self) -> tuple[int, ...]:
-        """Steps at which anything is recorded, rising."""
-        with self._lock:
-            return self.ledger.steps
 
     @cached_property
     def samples(self) -> int:
