@@ -5,6 +5,8 @@ Clients tolerate members that they do not know, so that a newer server can say m
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode, b64encode
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
@@ -20,7 +22,14 @@ SHAPE_HEADER: Final = "X-Trace-Shape"
 DIMS_HEADER: Final = "X-Trace-Dims"
 STEPS_HEADER: Final = "X-Trace-Steps"
 """The step numbers along the step axis of an answer, as `ranges_text` writes them."""
+KIND_HEADER: Final = "X-Trace-Kind"
+"""The kind of a problem, also where the answer has no body: `Problem.kind`."""
+CONTENT_DIGEST_HEADER: Final = "Content-Digest"
+"""The CRC32C of a body, after RFC 9530; bodies of objects have it both ways."""
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+
+
+_CRC32C: Final = re.compile(r"(?:^|[,\s])crc32c=:([A-Za-z0-9+/]{6}==):")
 
 
 class SliceFormat(StrEnum):
@@ -249,6 +258,29 @@ class Problem(WireDocument):
     detail: str
     kind: str
     instance: str | None = None
+
+
+def content_digest(crc32c: int) -> str:
+    """Return ``Content-Digest`` of a body with this CRC32C.
+
+    Examples
+    --------
+    >>> content_digest(0xE3069283)  # of b"123456789"
+    'crc32c=:4waSgw==:'
+    """
+    return f"crc32c=:{b64encode(crc32c.to_bytes(4, 'big')).decode()}:"
+
+
+def digested_crc32c(header: str | None) -> int | None:
+    """Return the CRC32C that ``Content-Digest: header`` names; None where it names none.
+
+    Examples
+    --------
+    >>> digested_crc32c("sha-256=:x:, crc32c=:4waSgw==:") == 0xE3069283
+    True
+    """
+    found = _CRC32C.search(header or "")
+    return None if found is None else int.from_bytes(b64decode(found[1]), "big")
 
 
 def step_ranges(steps: Sequence[int]) -> tuple[StepRange, ...]:

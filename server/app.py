@@ -12,11 +12,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute, Match
 
 from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, STEPS_HEADER
+from server.access import Access
 from server.body_limit import BodyLimit
 from server.metrics import Counted
 from server.problems import LastResort, install
 from server.routes import changes, health, query, runs, steps
 from server.routes.exports import NOTES_HEADER, export_calls
+from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
 from server.routes.zarr import zarr_calls
 from server.service import Service
@@ -70,7 +72,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
-    calls = [*slice_calls(service), *export_calls(service), *zarr_calls(service)]
+    calls = [
+        *slice_calls(service),
+        *export_calls(service),
+        *zarr_calls(service),
+        *object_calls(service),
+    ]
     # First, because a router tries one route after another.
     app.router.routes[:0] = [call.route() for call in calls]
     for module in (runs, steps, query, changes, health):
@@ -80,13 +87,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(app)
     # The last that is added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=_MOST_BODY_NBYTES)
+    app.add_middleware(Access, settings=settings)
     app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Range", "If-None-Match", "If-Range", "Content-Type"],
+            allow_headers=["Authorization", "Range", "If-None-Match", "If-Range", "Content-Type"],
             expose_headers=_EXPOSED,
         )
     if settings.root_path:
@@ -150,7 +158,8 @@ def _describe(app: FastAPI, calls: Sequence[Call]) -> None:
                 routes=app.routes,
             )
             for call in calls:
-                schema["paths"].setdefault(call.openapi_path, {})["get"] = call.operation()
+                operations = schema["paths"].setdefault(call.openapi_path, {})
+                operations[call.method.lower()] = call.operation()
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class BodyLimit:
     """Ends the reading of a body that has more than *max_bytes*, with a 413.
 
-    It raises where the body is read, so that the answer is a problem document like any other.
-    The framework's own limit sends a text of its own past those.
+    What is put is left out: such bodies are large, and counted where they are read. It raises
+    where the body is read, so that the answer is a problem document like any other. The
+    framework's own limit sends a text of its own past those.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -24,7 +25,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "PUT"):
             await self._app(scope, receive, send)
             return
         received = 0

@@ -7,6 +7,7 @@ apart more finely. An error nobody foresaw is logged with an id, and the answer 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from archive_schema.errors import (
+    AccessError,
     ArchiveError,
     ConflictError,
     ErrorKind,
@@ -26,7 +28,7 @@ from archive_schema.errors import (
     StorageError,
     TooLargeError,
 )
-from archive_schema.wire import PROBLEM_MEDIA_TYPE, Problem
+from archive_schema.wire import KIND_HEADER, PROBLEM_MEDIA_TYPE, Problem
 from server.ranges import UnsatisfiableRangeError
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ _STATUS_OF_KIND: Final[dict[ErrorKind, HTTPStatus]] = {
     ErrorKind.FORMAT_NOT_ACCEPTABLE: HTTPStatus.NOT_ACCEPTABLE,
     ErrorKind.RANGE_NOT_SATISFIABLE: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     ErrorKind.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
+    ErrorKind.TOKEN_REQUIRED: HTTPStatus.UNAUTHORIZED,
+    ErrorKind.BODY_DAMAGED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ErrorKind.DEADLINE_PASSED: HTTPStatus.REQUEST_TIMEOUT,
+    ErrorKind.STORE_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 _STATUS_OF_CLASS: Final[dict[type[Exception], HTTPStatus]] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -51,6 +57,7 @@ _STATUS_OF_CLASS: Final[dict[type[Exception], HTTPStatus]] = {
     InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     FormatError: HTTPStatus.INTERNAL_SERVER_ERROR,
     StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+    AccessError: HTTPStatus.FORBIDDEN,
     ServerError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ArchiveError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
@@ -76,10 +83,11 @@ def problem_response(error: ArchiveError, path: str, store_url: str = "") -> Res
     status = status_of(error)
     headers = {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        asked_s = error.retry_after_s if isinstance(error, StorageError) else None
+        headers["Retry-After"] = str(RETRY_AFTER_S if asked_s is None else math.ceil(asked_s))
     if isinstance(error, UnsatisfiableRangeError):
         headers["Content-Range"] = f"bytes */{error.size}"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.kind is not ErrorKind.STORE_BUSY:
         LOG.error("%s: %s (%s)", path, error, error.kind)
     detail = str(error)
     if store_url:
@@ -169,6 +177,7 @@ def _response(
     return Response(
         problem.model_dump_json(exclude_none=True),
         status_code=status,
-        headers={**headers, "Cache-Control": "no-store"},
+        # The kind again: the answer to a HEAD has no body.
+        headers={**headers, KIND_HEADER: kind, "Cache-Control": "no-store"},
         media_type=PROBLEM_MEDIA_TYPE,
     )

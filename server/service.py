@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
 from archive_schema.store import open_store
 from server.catalogue import Catalogue
+from server.inflight import InFlight
 from server.metrics import Metrics
+from server.push.gateway import Gateway
 from server.query import Archive
 from server.recent import RecentAnswers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import Request
 
     from server.query import RunView
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 _FEW_WRITERS: Final = 8
 """Looking for new commits of so many writers takes less than the way to a thread."""
 _MOST_WARM: Final = 4096
+_WRITING_THREADS: Final = 32
+
+_T = TypeVar("_T")
 
 
 class Service:
@@ -32,7 +40,12 @@ class Service:
         self.archive = Archive(self.store, cache_bytes=settings.cache_bytes)
         self.metrics = Metrics()
         self.recent = RecentAnswers(settings.recent_bytes)
+        self.gateway = Gateway(self.store)
+        self.inflight = InFlight(settings.max_inflight_bytes)
+        """Memory for what is on its way between clients and the store."""
         self.remote = self.archive.reader.remote
+        # Of their own, so that a store that takes long to write does not hold up who reads.
+        self._writers = CapacityLimiter(_WRITING_THREADS)
         self._warm: set[str] = set()
         self._catalogue: Catalogue | None = None
 
@@ -53,6 +66,10 @@ class Service:
             message = "the application's lifespan has not begun"
             raise RuntimeError(message)
         return self._catalogue
+
+    async def writing(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        """Return what a call that blocks on the store returns, in a thread for those who write."""
+        return await run_sync(call, *arguments, limiter=self._writers)
 
     async def run(self, run_id: str) -> RunView:
         """Return a run; what may take long, reading its records, happens in a thread."""

@@ -21,11 +21,19 @@ class Settings(BaseSettings):
 
     store: str
     """URL of the store: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``."""
-    endpoint_url: str | None = None
+    store_endpoint_url: str | None = None
     """Of an S3 service that is not Amazon's."""
-    region: str | None = None
-    anonymous: bool = False
+    store_region: str | None = None
+    store_path_style: bool | None = None
+    """Whether a bucket stands in the path or in the host; in the path if there is an endpoint."""
+    store_profile: str | None = None
+    """Of ``~/.aws``. Keys are no settings: `StoreOptions` takes them from variables."""
+    store_anonymous: bool | None = None
     """Read public buckets without credentials."""
+    store_request_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    """How long the store may be silent."""
+    store_patience_s: Annotated[float, Field(gt=0)] = 2.0
+    """How long the store is asked again before the answer is 503; whoever asked waits."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes any free port."""
@@ -33,6 +41,12 @@ class Settings(BaseSettings):
     """Processes that answer."""
     public: bool = False
     """Allow a host that other machines can reach: whoever reaches it reads every run."""
+    tokens_file: str | None = None
+    """File of the tokens that may be used, as `trace-archive token` writes it."""
+    private: bool = False
+    """Ask for a token to read, too."""
+    allow_push: bool = False
+    """Let this machine write without a token, where there are none."""
     root_path: str = ""
     """The path below which a proxy shows the service: ``/traces``."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -47,6 +61,12 @@ class Settings(BaseSettings):
     """Values (as stored in memory, not as text) in one answer as JSON, CSV or tidy Arrow."""
     max_reduced_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """Values that one reduction may read."""
+    max_object_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    """One object that is written or read as a whole: a tile, or a document."""
+    max_inflight_bytes: Annotated[int, Field(ge=1)] = 2 << 30
+    """Bodies of writes, and objects, held in memory at once in each worker; beyond, 503."""
+    upload_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """How long the body of one write may take to come."""
     catalogue: str | None = None
     """Path of the file that keeps the list of runs between starts; None keeps it in memory."""
     access_log: bool = False
@@ -68,11 +88,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if not self.public and not _is_loopback(self.host):
+        if not (self.public or self.private or is_loopback(self.host)):
             message = (
                 f"host {self.host!r} can be reached from other machines, and there is no login:"
-                " whoever reaches it reads every run. Say --public"
-                f" ({PREFIX}PUBLIC=true) if that is meant, or keep 127.0.0.1"
+                " whoever reaches it reads every run. Say --private with a file of tokens, or"
+                f" --public ({PREFIX}PUBLIC=true) if that is meant, or keep 127.0.0.1"
+            )
+            raise ValueError(message)
+        if self.private and self.tokens_file is None:
+            message = f"a private service needs tokens: say --tokens or set {PREFIX}TOKENS_FILE"
+            raise ValueError(message)
+        if self.allow_push and not (self.tokens_file is None and is_loopback(self.host)):
+            message = (
+                f"allow_push is for a service without tokens at 127.0.0.1; this one has host"
+                f" {self.host!r} and tokens_file {self.tokens_file!r}"
             )
             raise ValueError(message)
         if self.workers > 1 and not self.port:
@@ -90,7 +119,13 @@ class Settings(BaseSettings):
     def store_options(self) -> StoreOptions:
         """What the store needs beside its URL."""
         return StoreOptions(
-            endpoint_url=self.endpoint_url, region=self.region, anonymous=self.anonymous
+            endpoint_url=self.store_endpoint_url,
+            region=self.store_region,
+            path_style=self.store_path_style,
+            profile=self.store_profile,
+            anonymous=self.store_anonymous,
+            request_timeout_s=self.store_request_timeout_s,
+            patience_s=self.store_patience_s,
         )
 
 
@@ -119,7 +154,8 @@ def _reason(error: Any) -> str:
     return f"{name} ({PREFIX}{name.upper()}): {message}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches *host*, a name or an address."""
     if host == "localhost":
         return True
     try:

@@ -12,6 +12,7 @@ from obstore.store import MemoryStore
 
 from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.store.clouds import open_cloud, open_s3
+from archive_schema.store.http import HttpStore
 from archive_schema.store.local import LocalStore
 from archive_schema.store.objects import ObjectsStore
 from archive_schema.store.options import StoreOptions
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def open_store(url: str | os.PathLike[str], options: StoreOptions | None = None) -> Store:
-    """Open the store at *url*: a path, ``file://``, ``memory://``, ``s3://``, ``gs://``, ``az://``.
+    """Open the store at *url*: a path, or of one of the schemes below.
+
+    ``file://``, ``memory://``, ``s3://``, ``gs://``, ``az://``, and ``http://`` or ``https://``
+    for an archive that a server gives and takes.
 
     Nothing is read or written yet, and nobody is asked for credentials.
 
@@ -43,7 +47,10 @@ def open_store(url: str | os.PathLike[str], options: StoreOptions | None = None)
         return open_s3(text, options or StoreOptions())
     if scheme in ("gs", "az"):
         return open_cloud(text, options or StoreOptions())
-    message = f"expected a path, file://, memory://, s3://, gs:// or az://; got {text!r}"
+    if scheme in ("http", "https"):
+        token = options and options.token
+        return HttpStore(text, token or os.environ.get("TRACE_ARCHIVE_TOKEN") or None)
+    message = f"expected a path, file://, memory://, s3://, gs://, az:// or http://; got {text!r}"
     raise InvalidInputError(ErrorKind.STORE_URL_INVALID, message)
 
 

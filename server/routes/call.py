@@ -24,7 +24,7 @@ _PATH_PARAMETERS: Final = {
     "step": "Step number; negative from the last recorded step.",
     "field": "Name of the field.",
     "layer": "Name of the layer, with its dots: `blocks.11.mlp`.",
-    "key": "Key inside the Zarr hierarchy: `trace/score_matrix/zarr.json`.",
+    "key": "Key inside the Zarr hierarchy, `trace/score/zarr.json`, or, of an object, the run.",
 }
 
 
@@ -50,12 +50,20 @@ class Call:
     tag: str
     parameters: tuple[Parameter, ...] = ()
     media_types: tuple[str, ...] = ()
+    """Of the answer."""
     statuses: tuple[HTTPStatus, ...] = field(default=())
     """Problems that can come beside 404, 422, 500 and 503."""
+    method: str = "GET"
+    body: tuple[str, ...] = ()
+    """Media types of the request's body, of a call that takes one."""
+    successes: tuple[tuple[HTTPStatus, str], ...] = (
+        (HTTPStatus.OK, "OK"),
+        (HTTPStatus.NOT_MODIFIED, "The client holds it already (If-None-Match)."),
+    )
 
     def route(self) -> Route:
-        """Return the route; it answers GET and HEAD."""
-        return _NamedRoute(self.path, self.answer, methods=["GET"], name=self.name)
+        """Return the route; one for GET answers HEAD, too."""
+        return _NamedRoute(self.path, self.answer, methods=[self.method], name=self.name)
 
     @property
     def openapi_path(self) -> str:
@@ -73,7 +81,9 @@ class Call:
             HTTPStatus.SERVICE_UNAVAILABLE,
         )
         binary = {"schema": {"type": "string", "format": "binary"}}
+        bodies = {"requestBody": {"required": True, "content": dict.fromkeys(self.body, binary)}}
         return {
+            **(bodies if self.body else {}),
             "summary": self.summary,
             "operationId": self.name,
             "tags": [self.tag],
@@ -82,8 +92,17 @@ class Call:
                 *(_query(parameter) for parameter in self.parameters),
             ],
             "responses": {
-                "200": {"description": "OK", "content": dict.fromkeys(self.media_types, binary)},
-                "304": {"description": "The client holds it already (If-None-Match)."},
+                **{
+                    str(status.value): {
+                        "description": description,
+                        **(
+                            {"content": dict.fromkeys(self.media_types, binary)}
+                            if status is HTTPStatus.OK and self.media_types
+                            else {}
+                        ),
+                    }
+                    for status, description in self.successes
+                },
                 **{
                     str(status.value): {
                         "description": status.phrase,
