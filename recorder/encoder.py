@@ -30,7 +30,7 @@ from archive_schema.layout import (
 from archive_schema.models import Codec, FieldSpec
 from archive_schema.records import declare_field
 from recorder.declaration import same_but_chosen
-from recorder.presence import other_writers
+from recorder.presence import other_writers, overlap
 
 if TYPE_CHECKING:
     import threading
@@ -170,7 +170,7 @@ class TileEncoder:
         return None if encoded is None else self.put(*encoded)
 
     def committed(self, tiles: list[StoredTile]) -> None:
-        """Forget tiles that the ledger knows now."""
+        """Forget tiles that the ledger knows now, or that are not going to be committed."""
         with self._lock:
             for tile in tiles:
                 self._uncommitted.pop(tile.key, None)
@@ -213,11 +213,13 @@ class TileEncoder:
             return tile
         deadline = time.monotonic() + _OTHERS_COMMIT_S
         while True:
+            # Asked first: who closes in between has committed by then.
+            awaited = self._may_be_committed(tile)
             with self._lock:
                 self._records.refresh()
                 if self._is_there(tile, uncommitted=False):
                     return None
-            if not self._may_be_committed(tile) or time.monotonic() > deadline:
+            if not awaited or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_S)
         key = aside_key(self._records.run_id, tile.key, self._claim.writer, self._claim.epoch)
@@ -240,20 +242,15 @@ class TileEncoder:
 
     def _may_be_committed(self, tile: StoredTile) -> bool:
         """Return whether somebody who is heard of may have put what lies where *tile* should."""
-        others = other_writers(self._records, self._claim.writer).recording
         with self._lock:
             spec = self._records.ledger.fields[tile.path].spec
-            claims = [
-                self._records.claim(writer, epoch)
-                for writer, epoch in self._records.open_epochs
-                if writer in others
-            ]
+            others = other_writers(self._records, self._claim).recording
         start = tile.tile * spec.tile
         return any(
-            claim.samples is None
+            one.claim.samples is None
             or not spec.tile
-            or (claim.samples[0] < start + tile.samples and start < claim.samples[1])
-            for claim in claims
+            or overlap(one.claim, start, start + tile.samples)
+            for one in others
         )
 
     def _is_there(self, tile: StoredTile, *, uncommitted: bool = True) -> bool:

@@ -99,6 +99,16 @@ class Fields:
         """Take note of a field that the run had before."""
         self.keep(RecordedField(spec, stored=True, probed=True))
 
+    def drop(self, address: Address) -> None:
+        """Forget a field of which nothing came into the store, as its first values were refused."""
+        field = self._known.get(address)
+        if field is None or field.stored:
+            return
+        del self._known[address]
+        known = self._dims.get(group_path(field.spec), {})
+        for dim in [dim for dim, (_, owner) in known.items() if owner == field.spec.name]:
+            del known[dim]
+
     def settle(self, address: Address, options: FieldOptions) -> None:
         """Remember what the caller says of a field.
 
