@@ -93,6 +93,48 @@ def encode_tile(stored: NDArray[Any], spec: FieldSpec, block: Sequence[int]) -> 
     return EncodedTile(data, tuple(lengths), crc32c(data), crc)
 
 
+def decode_tile(
+    data: bytes,
+    spec: FieldSpec,
+    blocks: Sequence[int],
+    shape: Sequence[int],
+    block: Sequence[int],
+) -> NDArray[Any]:
+    """Decode what `encode_tile` wrote.
+
+    Parameters
+    ----------
+    blocks
+        Stored length of each block in C order.
+    shape
+        Of the values, without padding: (samples of the tile, *tail) or (*tail).
+    block
+        Extent of a block along these axes.
+
+    Returns
+    -------
+    NDArray, shape *shape*, dtype spec.stored_dtype
+
+    Raises
+    ------
+    FormatError
+        ``tile-damaged`` if a block is.
+    """
+    whole = (spec.tile, *shape[1:]) if spec.tile else tuple(shape)
+    values = np.empty(whole, numpy_dtype(spec.stored_dtype))
+    view = memoryview(data)
+    offset = 0
+    grid = blocks_per_axis(whole, block)
+    for at, length in zip(product(*map(range, grid)), blocks, strict=True):
+        if not length:
+            continue
+        part = values[tuple(slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True))]
+        piece = decode_block(view[offset : offset + length], spec.codec, spec.stored_dtype, block)
+        part[...] = piece[tuple(map(slice, part.shape))]
+        offset += length
+    return values[tuple(map(slice, shape))]
+
+
 def encode_block(values: NDArray[Any], codec: Codec) -> bytes:
     """Compress one whole block and append its CRC32C."""
     packed: bytes

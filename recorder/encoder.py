@@ -15,14 +15,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from archive_schema.codecs import EncodedTile, encode_tile
+from archive_schema.codecs import EncodedTile, decode_tile, encode_tile
 from archive_schema.documents import read_document
 from archive_schema.dtypes import numpy_dtype, to_stored
-from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
+from archive_schema.errors import ConflictError, ErrorKind, NotFoundError, StorageError
 from archive_schema.layout import (
     aside_key,
     choose_block,
     field_key,
+    field_path,
     run_prefix,
     step_position,
     tile_key,
@@ -68,6 +69,8 @@ class AcceptedTile:
 class StoredTile:
     """A tile whose object is in the store."""
 
+    spec: FieldSpec
+    """The declaration under which it was encoded."""
     path: str
     key: str
     step: int
@@ -102,6 +105,8 @@ class TileEncoder:
         self._claim = claim
         self._lock = lock
         self._uncommitted: dict[str, StoredTile] = {}
+        self.declares_late = False
+        """Whether a tile may be encoded while its field cannot be declared: `put` does it then."""
 
     def encode(self, tile: AcceptedTile) -> tuple[StoredTile, bytes] | None:
         """Encode one tile, and declare its field; return None if an equal one is recorded.
@@ -113,11 +118,12 @@ class TileEncoder:
         InvalidInputError
             ``value-out-of-range`` for token ids that no byte holds.
         StorageError
-            If the store did not take the declaration.
+            If the store did not take the declaration, unless it may come late.
         """
         stored_values, encoded, spec = self._encode(tile)
         shape = stored_values.shape if spec.ragged else None
         result = StoredTile(
+            spec=spec,
             path=tile.field.path,
             key=self._key(spec, tile),
             step=tile.step,
@@ -130,11 +136,21 @@ class TileEncoder:
             shape=shape,
             block=None if shape is None else _block(spec, shape),
         )
+        return (result, encoded.data) if self.expect(result) else None
+
+    def expect(self, tile: StoredTile) -> bool:
+        """Take note of a tile that will be put; return False if an equal one is recorded.
+
+        Raises
+        ------
+        ConflictError
+            ``tile-differs``.
+        """
         with self._lock:
-            if self._is_there(result):
-                return None
-            self._uncommitted[result.key] = result
-        return result, encoded.data
+            if self._is_there(tile):
+                return False
+            self._uncommitted[tile.key] = tile
+        return True
 
     def put(self, tile: StoredTile, data: bytes) -> StoredTile | None:
         """Create the object of one tile; after a failure it may be tried again.
@@ -147,12 +163,13 @@ class TileEncoder:
         Raises
         ------
         ConflictError
-            ``tile-differs``.
+            ``tile-differs``, or ``field-differs`` if another writer declared the field.
         StorageError
             If the store did not take it.
         """
-        with self._lock:
-            spec = self._records.ledger.fields[tile.path].spec
+        spec = self._declared(tile.spec)
+        if (spec.codec, spec.block) != (tile.spec.codec, tile.spec.block):
+            tile, data = _encoded_again(tile, data, spec)
         if tile.shape is not None and tile.block is not None:
             self._documents.ensure_ragged(spec, tile.step, tile.shape, tile.block)
         else:
@@ -182,7 +199,7 @@ class TileEncoder:
             if not field.stored:
                 with field.lock:
                     if not field.stored:
-                        self._declare(field, to_stored(values, field.spec))
+                        self._settle(field, to_stored(values, field.spec))
             spec = field.spec
             stored = to_stored(values, spec)
             block = _block(spec, stored.shape) if spec.ragged else spec.block
@@ -190,23 +207,36 @@ class TileEncoder:
         finally:
             tile.snapshot.release()
 
-    def _declare(self, field: RecordedField, stored: NDArray[Any]) -> None:
-        """Put the declaration, or take over the choices of who put it first."""
-        spec = field.spec
+    def _settle(self, field: RecordedField, stored: NDArray[Any]) -> None:
+        """Choose the field's codec by its first tile, and declare it if the store is there."""
         if not field.probed:
-            spec = _with_worthwhile_codec(spec, stored)
+            field.spec = _with_worthwhile_codec(field.spec, stored)
+            field.probed = True
+        try:
+            field.spec = self._declared(field.spec)
+        except StorageError:
+            if not self.declares_late:
+                raise
+        else:
+            field.stored = True
+
+    def _declared(self, spec: FieldSpec) -> FieldSpec:
+        """Put the declaration, or return that of who put it first, whose choices hold."""
+        path = field_path(*spec.address)
+        with self._lock:
+            known = self._records.ledger.fields.get(path)
+        if known is not None and (known.spec is spec or same_but_chosen(known.spec, spec)):
+            return known.spec
         run_id = self._records.run_id
         try:
             declare_field(self._store, run_id, spec)
         except ConflictError:
-            known = read_document(self._store, field_key(run_id, field.path), FieldSpec)
-            if not same_but_chosen(known, spec):
+            theirs = read_document(self._store, field_key(run_id, path), FieldSpec)
+            if not same_but_chosen(theirs, spec):
                 raise
-            spec = known
-        field.spec = spec
+            spec = theirs
         with self._lock:
-            self._records.ledger.declare(field.path, spec)
-        field.stored = True
+            return self._records.ledger.declare(path, spec).spec
 
     def _create(self, tile: StoredTile, data: bytes) -> StoredTile | None:
         if self._created(tile.key, data):
@@ -235,7 +265,9 @@ class TileEncoder:
                 self._store.create(key, data)
             except ConflictError:
                 try:
-                    return self._store.read(key) == data
+                    # The length first: what lies there may be somebody's large tile.
+                    same = self._store.size(key) == len(data)
+                    return same and self._store.read_range(key, 0, len(data)) == data
                 except NotFoundError:  # a store may answer so although nothing was written
                     continue
             return True
@@ -287,6 +319,24 @@ class TileEncoder:
 def _block(spec: FieldSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the extent of a block of a ragged field at a step where it has *shape*."""
     return choose_block(shape, numpy_dtype(spec.stored_dtype).itemsize)
+
+
+def _encoded_again(tile: StoredTile, data: bytes, spec: FieldSpec) -> tuple[StoredTile, bytes]:
+    """Return the tile as *spec* has it: another writer was first to choose codec and block."""
+    if not data:
+        return replace(tile, spec=spec), data
+    had = tile.spec
+    shape = tile.shape or ((tile.samples, *had.tail) if had.tile else had.tail)
+    stored = decode_tile(data, had, tile.blocks, shape, tile.block or had.block)
+    encoded = encode_tile(stored, spec, tile.block or spec.block)
+    again = replace(
+        tile,
+        spec=spec,
+        nbytes=len(encoded.data),
+        crc32c=encoded.crc32c,
+        blocks=encoded.blocks,
+    )
+    return again, encoded.data
 
 
 def _with_worthwhile_codec(spec: FieldSpec, stored: NDArray[Any]) -> FieldSpec:

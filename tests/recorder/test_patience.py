@@ -81,7 +81,7 @@ def test_every_request_is_repeated(tmp_path: Path) -> None:
     store = open_store(tmp_path)
 
     def lossy() -> PatientStore:
-        return PatientStore(Network(store, losses=2), deadline_s=60)
+        return PatientStore(Network(store, losses=2), patience_s=60)
 
     lossy().write("a/b", b"12345")
     lossy().create("a/c", b"6")
@@ -125,7 +125,7 @@ def test_an_equal_object_that_was_there_before_is_a_conflict_too(tmp_path: Path)
 
 
 def test_patience_ends_at_the_deadline(tmp_path: Path) -> None:
-    unreachable = PatientStore(Network(open_store(tmp_path), losses=10**6), deadline_s=0.2)
+    unreachable = PatientStore(Network(open_store(tmp_path), losses=10**6), patience_s=0.2)
 
     with pytest.raises(StorageError, match="connection reset"):
         unreachable.read("k")
@@ -134,6 +134,6 @@ def test_patience_ends_at_the_deadline(tmp_path: Path) -> None:
 def test_what_will_not_change_is_not_repeated() -> None:
     """Nobody may write there, however often it is tried."""
     with pytest.raises(StorageError) as caught:
-        PatientStore(open_store("/sys/trace-archive"), deadline_s=10**6).write("k", b"")
+        PatientStore(open_store("/sys/trace-archive"), patience_s=10**6).write("k", b"")
 
     assert caught.value.kind is ErrorKind.STORE_READ_ONLY
