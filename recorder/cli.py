@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 import typer
@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from archive_schema.cli import DAMAGED
+from archive_schema.flags import StorePlace, takes_store
 from archive_schema.records import run_ids
-from archive_schema.store import open_store
 from recorder import demonstration
 from recorder.importers import import_file, importable_systems
 from recorder.maintenance import remove_run, verify_run
@@ -22,27 +22,23 @@ from recorder.maintenance import remove_run, verify_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-StoreUrl = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar="TRACE_ARCHIVE_STORE",
-        help="Where the archive is: a path, file://, s3://, gs:// or az://.",
-    ),
-]
+_DEMO_STORE: Final = StorePlace("demo-archive")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
+@takes_store
 def import_run(
     system: Annotated[str, typer.Argument(help=f"One of {', '.join(importable_systems())}.")],
     path: Annotated[str, typer.Argument(help="The file: a path, or any URL that fsspec opens.")],
     run: Annotated[str, typer.Option("--run", help="Id of the new run.")],
-    store: StoreUrl,
+    store: StorePlace,
     as_json: Json = False,
 ) -> None:
     """Take over a file of an upstream system as a run."""
     with _bar("importing", as_json) as progress:
-        report = import_file(system, path, open_store(store), run, progress=progress)
+        report = import_file(
+            system, path, store.open(), run, options=store.options, progress=progress
+        )
     if as_json:
         _print_json(report)
         return
@@ -58,14 +54,15 @@ def import_run(
             console.print(f"  {word}: {sentence}", markup=False)
 
 
+@takes_store
 def verify(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
-    store: StoreUrl,
+    store: StorePlace,
     as_json: Json = False,
 ) -> None:
     """Read a run back against its commits; exit code 3 if anything is lost or damaged."""
     with _bar("verifying", as_json) as progress:
-        report = verify_run(open_store(store), run, progress)
+        report = verify_run(store.open_existing(), run, progress)
     if as_json:
         _print_json(report)
     else:
@@ -81,24 +78,24 @@ def verify(
         raise typer.Exit(DAMAGED)
 
 
+@takes_store
 def rm(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
-    store: StoreUrl,
+    store: StorePlace,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a run and everything in it."""
-    opened = open_store(store)
+    opened = store.open_existing()
     if not yes:
         typer.confirm(f"Remove run {run} from {opened.url} for good?", abort=True)
     count = remove_run(opened, run)
     typer.echo(f"run {run} removed: {count} objects")
 
 
+@takes_store
 def demo(
     *,
-    store: Annotated[
-        str, typer.Option("--store", envvar="TRACE_ARCHIVE_STORE", help="Where to record.")
-    ] = "demo-archive",
+    store: StorePlace = _DEMO_STORE,
     port: Annotated[int, typer.Option("--port", help="Where to serve.")] = 8000,
     samples: Annotated[int, typer.Option("--samples", min=1)] = 200,
     steps: Annotated[int, typer.Option("--steps", min=1)] = 128,
@@ -106,7 +103,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End when the run is recorded.")] = False,
 ) -> None:
     """Record a real sampler into a local archive, serve it meanwhile, and say where to look."""
-    run_id = demonstration.free_run_id(run_ids(open_store(store)))
+    run_id = demonstration.free_run_id(run_ids(store.open()))
     url = f"http://127.0.0.1:{port}"
     numbers = {"--samples": samples, "--steps": steps, "--training": training}
     arguments = [text for pair in numbers.items() for text in map(str, pair)]
@@ -116,7 +113,7 @@ def demo(
     ):
         typer.echo(
             f"""
-Recording run {run_id} into {store}: a network learns real regulatory DNA first,
+Recording run {run_id} into {store.url}: a network learns real regulatory DNA first,
 then samples it. While it records, and after:
 
   {url}/docs

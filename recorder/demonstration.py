@@ -6,6 +6,7 @@ installed package carries it in the folder ``demo`` beside this file.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from archive_schema.errors import ErrorKind, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from archive_schema.flags import StorePlace
 
 SCRIPT: Final = "record_d3_dna.py"
 
@@ -36,19 +39,21 @@ def free_run_id(taken: Sequence[str]) -> str:
 
 
 @contextmanager
-def sampler(store: str, run_id: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def sampler(
+    store: StorePlace, run_id: str, arguments: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """Record the example into *store*; it is stopped with the ``with`` block."""
-    command = [sys.executable, str(recording_script()), store, "--run", run_id, *arguments]
-    with _process(command) as process:
+    command = [sys.executable, str(recording_script()), store.url, "--run", run_id, *arguments]
+    with _process(command, store) as process:
         yield process
 
 
 @contextmanager
-def server(store: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def server(store: StorePlace, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Serve *store* on the loopback interface; the server is stopped with the ``with`` block."""
     run = "from archive_schema.cli import main; main()"
-    command = [sys.executable, "-c", run, "serve", "--store", store, "--port", str(port)]
-    with _process(command) as process:
+    command = [sys.executable, "-c", run, "serve", "--store", store.url, "--port", str(port)]
+    with _process(command, store) as process:
         yield process
 
 
@@ -75,9 +80,10 @@ def await_end(process: subprocess.Popen[bytes], server_process: subprocess.Popen
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], store: StorePlace) -> Iterator[subprocess.Popen[bytes]]:
     # Our own programs, with arguments that no shell sees.
-    with subprocess.Popen(command) as process:  # noqa: S603
+    environment = {**os.environ, **store.options.variables()}
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603
         try:
             yield process
         finally:

@@ -15,6 +15,7 @@ from archive_schema.errors import (
     ArchiveError,
     ConflictError,
     ErrorKind,
+    InvalidInputError,
 )
 from archive_schema.models import Codec, Place, check_name
 from archive_schema.store import open_store
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from archive_schema.models import Seal
-    from archive_schema.store import Store
+    from archive_schema.store import Store, StoreOptions
     from recorder.budget import ByteBudget
     from recorder.capture import Capture
     from recorder.declaration import Address
@@ -87,6 +88,8 @@ class TraceRecorder:
     on_error
         ``"raise"``: a failure is raised by the next call and by `close`. ``"ignore"``: it is
         warned of, the sampler goes on, and the run stays incomplete.
+    store_options
+        How a store that is named by its URL is reached; see `StoreOptions`.
     resume : bool
         Whether a run that exists may be resumed.
     seal_at_exit : bool
@@ -112,11 +115,17 @@ class TraceRecorder:
         deadline_s: float = 60.0,
         durability: Literal["process", "disk"] = "process",
         on_error: Literal["raise", "ignore"] = "raise",
+        store_options: StoreOptions | None = None,
         resume: bool = True,
         seal_at_exit: bool = True,
         commit_interval_s: float = 0.2,
     ) -> None:
-        self._store = open_store(store) if isinstance(store, str | os.PathLike) else store
+        if isinstance(store, str | os.PathLike):
+            store = open_store(store, store_options)
+        elif store_options is not None:
+            message = "store_options are for a store's URL; an open store has its own"
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+        self._store = store
         system_named(system)
         self._manifest = manifest_of(
             run, system=system, metadata=metadata or {}, tags=tags, steps=steps, samples=samples

@@ -15,9 +15,10 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from uvicorn.config import LOGGING_CONFIG
 
+from archive_schema.annotations import read_annotations
 from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.flags import StorePlace, takes_store
 from archive_schema.selection import parse_selector
-from archive_schema.store import open_store
 from server.catalogue import LARGEST_PAGE, Catalogue, RunFilter
 from server.documents import run_document
 from server.exporters import export as export_run
@@ -28,14 +29,6 @@ from server.query import Archive
 from server.settings import PREFIX, Settings, load_settings
 from server.tables import field_table, head_table, run_table
 
-StoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        envvar=f"{PREFIX}STORE",
-        help="Store to read: a path, file://, s3://, gs://, az://.",
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
 _APPLICATION: Final = "server.app:create_app"
@@ -45,9 +38,10 @@ _OTHER_NAMES: Final = {"hdf5": "h5", "fa": "fasta"}
 """Endings that are another spelling of a format's name."""
 
 
+@takes_store
 def serve(
     *,
-    store: StoreUrl = None,
+    store: StorePlace,
     host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 8000. 0 takes any free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that answer; 1.")] = None,
@@ -60,7 +54,18 @@ def serve(
 
     Everything else is a variable TRACE_ARCHIVE_*; docs/http.md lists them.
     """
-    given = {"store": store, "host": host, "port": port, "workers": workers, "public": public}
+    given = {
+        "store": store.url,
+        "store_endpoint_url": store.options.endpoint_url,
+        "store_region": store.options.region,
+        "store_path_style": store.options.path_style,
+        "store_profile": store.options.profile,
+        "store_anonymous": store.options.anonymous,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "public": public,
+    }
     settings = load_settings(**given)
     # Workers are processes of their own, and find the settings where an operator would put them.
     os.environ |= {f"{PREFIX}{k.upper()}": str(v) for k, v in given.items() if v is not None}
@@ -88,9 +93,10 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
 
 
+@takes_store
 def ls(
     *,
-    store: StoreUrl = None,
+    store: StorePlace,
     system: Annotated[str | None, typer.Option(help="Only runs of this system.")] = None,
     status: Annotated[
         str | None, typer.Option(help="Only recording, sealed or incomplete runs.")
@@ -111,7 +117,7 @@ def ls(
     asked = RunFilter(
         system=system, status=status, tag=tag, q=q, sort=sort, limit=limit, cursor=cursor
     )
-    with _archive(store) as archive, Catalogue(archive) as catalogue:
+    with Archive(store.open_existing()) as archive, Catalogue(archive) as catalogue:
         catalogue.catch_up()
         page = catalogue.page(asked)
     if as_json:
@@ -120,15 +126,17 @@ def ls(
         _console().print(run_table(page))
 
 
+@takes_store
 def show(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
     *,
-    store: StoreUrl = None,
+    store: StorePlace,
     as_json: AsJson = False,
 ) -> None:
     """Show what is recorded of a run."""
-    with _archive(store) as archive:
-        document = run_document(archive.run(run))
+    with Archive(store.open_existing()) as archive:
+        view = archive.run(run)
+        document = run_document(view, read_annotations(archive.store, view.manifest))
     if as_json:
         typer.echo(document.model_dump_json(indent=2))
         return
@@ -137,11 +145,12 @@ def show(
     console.print(field_table(document))
 
 
+@takes_store
 def export(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
     out: Annotated[str, typer.Argument(help="Path or URL to write: run.h5, s3://bucket/run.npz.")],
     *,
-    store: StoreUrl = None,
+    store: StorePlace,
     format: Annotated[  # noqa: A002  the word of the API
         str | None, typer.Option(help="Name of a format; by default OUT's ending.")
     ] = None,
@@ -151,7 +160,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a run as a file of its system, or as plain HDF5 or NPZ."""
-    with _archive(store) as archive:
+    with Archive(store.open_existing()) as archive:
         view = archive.run(run)
         exported = export_run(
             view,
@@ -169,6 +178,7 @@ def export(
             write_file(
                 exported.file,
                 out,
+                options=store.options,
                 overwrite=force,
                 advance=lambda nbytes: progress.advance(task, nbytes),
             )
@@ -181,11 +191,6 @@ def _announce(settings: Settings, port: int) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}{settings.root_path}"
     typer.echo(f"serving {settings.store} at {url} (calls: {url}/docs)")
-
-
-def _archive(url: str | None) -> Archive:
-    settings = load_settings(store=url)
-    return Archive(open_store(settings.store, settings.store_options))
 
 
 def _console() -> Console:

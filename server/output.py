@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, StorageError
+from archive_schema.errors import ConflictError, ErrorKind
+from archive_schema.store.foreign import foreign_errors, foreign_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from archive_schema.store import StoreOptions
     from server.exporters import VirtualFile
 
 _PARTIAL: Final = ".partial"
@@ -23,6 +24,7 @@ def write_file(
     file: VirtualFile,
     url: str,
     *,
+    options: StoreOptions | None = None,
     overwrite: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> None:
@@ -32,6 +34,8 @@ def write_file(
     ----------
     url : str
         A path, or any URL of fsspec: ``s3://bucket/run.h5``.
+    options
+        How *url* is reached, if it is on S3.
     overwrite
         Whether what is there may be replaced. It is, when the new file is complete.
     advance
@@ -44,14 +48,11 @@ def write_file(
     InvalidInputError
         ``store-url-invalid`` for a URL that nothing opens.
     StorageError
-        ``store-unreachable`` if it cannot be written. Nothing is left at *url* then.
+        ``store-unreachable`` or ``store-refused`` if it cannot be written. Nothing is left at
+        *url* then.
     """
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        message = f"cannot write to {url!r}: {error}"
-        raise InvalidInputError(ErrorKind.STORE_URL_INVALID, message) from error
-    try:
+    filesystem, path = foreign_filesystem(url, options)
+    with foreign_errors(url):
         if not overwrite and filesystem.exists(path):
             message = f"{url} exists already; say --force to replace it"
             raise ConflictError(ErrorKind.OUTPUT_EXISTS, message)
@@ -59,9 +60,6 @@ def write_file(
             for part in file.read():
                 target.write(part)
                 advance(len(part))
-    except OSError as error:
-        message = f"cannot write to {url!r}: {error}"
-        raise StorageError(ErrorKind.STORE_UNREACHABLE, message) from error
 
 
 @contextmanager

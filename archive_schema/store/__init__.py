@@ -10,4 +10,11 @@ from archive_schema.store.objects import ObjectsStore
 from archive_schema.store.opening import open_store
 from archive_schema.store.options import StoreOptions
 
-__all__ = ["LocalStore", "ObjectsStore", "Store", "StoreOptions", "StoredObject", "open_store"]
+__all__ = [
+    "LocalStore",
+    "ObjectsStore",
+    "Store",
+    "StoreOptions",
+    "StoredObject",
+    "open_store",
+]

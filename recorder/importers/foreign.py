@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
+from archive_schema.store.foreign import foreign_errors, foreign_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from archive_schema.store import StoreOptions
 
 SIGNATURE_NBYTES: Final = 8
 _BLOCK_NBYTES: Final = 4 << 20
@@ -42,15 +44,17 @@ def invalid_file(url: str, reason: str) -> InvalidInputError:
 
 
 @contextmanager
-def open_foreign(url: str) -> Iterator[ForeignFile]:
+def open_foreign(url: str, options: StoreOptions | None = None) -> Iterator[ForeignFile]:
     """Open the file at *url*, a path or any URL that fsspec knows.
 
     Raises
     ------
     InvalidInputError
-        ``file-invalid`` if there is no such file, or it cannot be read.
+        ``file-invalid`` if there is no such file.
+    StorageError
+        ``store-unreachable`` or ``store-refused`` if it cannot be read.
     """
-    with _opened(url) as (stream, path):
+    with _opened(url, options) as (stream, path):
         nbytes = stream.seek(0, 2)
         stream.seek(0)
         signature = stream.read(SIGNATURE_NBYTES)
@@ -59,21 +63,27 @@ def open_foreign(url: str) -> Iterator[ForeignFile]:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[tuple[IO[bytes], str | None]]:
-    options: dict[str, Any] = {}
+def _opened(url: str, options: StoreOptions | None) -> Iterator[tuple[IO[bytes], str | None]]:
+    arguments: dict[str, Any] = {}
     try:
-        filesystem, path = fsspec.url_to_fs(url)
+        filesystem, path = foreign_filesystem(url, options)
         local = isinstance(filesystem, LocalFileSystem)
         if not local:
             # Several members of a file are read in turns: a cache of one window would be
             # thrown away at every turn.
-            options = {
+            arguments = {
                 "cache_type": "blockcache",
                 "block_size": _BLOCK_NBYTES,
                 "cache_options": {"maxblocks": _BLOCKS},
             }
-        stream = filesystem.open(path, "rb", **options)
-    except (ImportError, OSError, ValueError) as error:
+        with foreign_errors(url):
+            stream = filesystem.open(path, "rb", **arguments)
+    except (InvalidInputError, NotFoundError) as error:
         raise invalid_file(url, f"cannot be opened: {error}") from error
     with stream:
-        yield stream, path if local else None
+        if local:
+            yield stream, path
+            return
+        # What is read later may fail later.
+        with foreign_errors(url):
+            yield stream, None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.layout import declared_steps
 from archive_schema.records import RunRecords
+from archive_schema.store import Store, StoreOptions
 from recorder.importers.comparison import Comparison
 from recorder.importers.d3_dna import open_d3_dna
 from recorder.importers.report import ImportReport
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from archive_schema.store import Store
-
-Opener: TypeAlias = Callable[[str], AbstractContextManager[Source]]
+Opener: TypeAlias = Callable[[str, StoreOptions | None], AbstractContextManager[Source]]
 
 _OPENERS: Final[Mapping[str, Opener]] = {"d3-dna": open_d3_dna}
 
@@ -37,6 +36,7 @@ def import_file(
     store: Store,
     run_id: str,
     *,
+    options: StoreOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Take over a file of *system* as the run *run_id*, sealed.
@@ -48,6 +48,8 @@ def import_file(
     ----------
     url : str
         A path, or any URL that fsspec knows.
+    options
+        How *url* is reached, if it is on S3.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def import_file(
     if system not in _OPENERS:
         message = f"expected a system of {', '.join(importable_systems())}; got {system!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    with _OPENERS[system](str(url)) as source:
+    with _OPENERS[system](str(url), options) as source:
         sealed = _sealed(store, run_id)
         if sealed is None:
             _record(source, system, store, run_id, progress or _silent)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from archive_schema.errors import ArchiveError, ErrorKind
 from archive_schema.models import Codec
-from archive_schema.store import StoreOptions
 from server.app import create_app
 from server.problems import LastResort, status_of
 from server.settings import load_settings
@@ -414,7 +413,7 @@ def test_an_unreachable_store_is_503_and_says_when_to_try_again(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        url = serve("s3://bucket/archive", endpoint_url=endpoint, region="us-east-1")
+        url = serve("s3://bucket/archive", store_endpoint_url=endpoint)
         answers = [
             httpx.get(f"{url}/{path}", timeout=60) for path in ("runs/run", "runs", "readyz")
         ]
@@ -487,6 +486,10 @@ def test_every_kind_has_a_status(kind: ErrorKind) -> None:
 
 
 def test_options_reach_the_store() -> None:
-    settings_ = load_settings(store="x", endpoint_url="http://127.0.0.1:1", anonymous=True)
+    settings_ = load_settings(
+        store="x", store_endpoint_url="http://127.0.0.1:1", store_anonymous=True
+    )
 
-    assert settings_.store_options == StoreOptions("http://127.0.0.1:1", None, anonymous=True)
+    options = settings_.store_options
+    assert options.endpoint_url == "http://127.0.0.1:1"
+    assert options.anonymous

@@ -14,9 +14,11 @@ from recorder.importers.foreign import open_foreign
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from archive_schema.store import StoreOptions
+
 
 @contextmanager
-def open_d3_dna(url: str) -> Iterator[LogSource]:
+def open_d3_dna(url: str, options: StoreOptions | None = None) -> Iterator[LogSource]:
     """Open the logger's file at *url*.
 
     Raises
@@ -24,7 +26,7 @@ def open_d3_dna(url: str) -> Iterator[LogSource]:
     InvalidInputError
         ``file-invalid``.
     """
-    with open_foreign(url) as file:
+    with open_foreign(url, options) as file:
         if file.signature == hdf5_file.SIGNATURE:
             with hdf5_file.open_hdf5(file) as opened:
                 yield LogSource(*survey_hdf5(file, opened))
