@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from archive_schema.models import Place, RunStatus
+from archive_schema.models import Codec, Place, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +116,8 @@ class RunSummary(WireDocument):
     status: RunStatus
     created: AwareDatetime
     tags: tuple[str, ...] = ()
+    note: str = ""
+    """What somebody wrote about it, at any time."""
     metadata: dict[str, JsonValue] = {}
     steps: int
     """Recorded steps."""
@@ -149,6 +151,90 @@ class RunDocument(RunSummary):
     sealed: AwareDatetime | None = None
     version: str
     """Changes with everything that is recorded; give it to ``changes?since=``."""
+
+
+class AnnotationsDocument(WireDocument):
+    """What of a run may change at any time."""
+
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    changed: AwareDatetime | None = None
+    """None if the tags are the declared ones and there was never a note."""
+
+
+class AnnotationsPatch(WireDocument):
+    """What is to become of a run's annotations; members that are left out stay as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tags: tuple[str, ...] | None = None
+    """In place of all tags; null brings the declared ones back."""
+    note: str | None = None
+    """null removes it."""
+
+
+class SyncRequest(WireDocument):
+    """Objects of a run that must survive a power cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: Annotated[tuple[str, ...], Field(max_length=10_000)]
+    """Below the run."""
+
+
+class RunDeclaration(WireDocument):
+    """A run that is to be; what is left out is filled in, so that a manifest is one, too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    system: str = "generic"
+    steps: int | tuple[int, ...] | None = None
+    """Number of steps, or their numbers, or null where it is not known."""
+    samples: int | None = None
+    metadata: dict[str, JsonValue] = {}
+    tags: tuple[str, ...] = ()
+    writers: int | None = None
+    """How many writers record the run, if that is known."""
+    uid: str | None = None
+    created: AwareDatetime | None = None
+    software: str | None = None
+    format: Literal["trace-archive"] = "trace-archive"
+    format_version: Literal[1] = 1
+
+
+class FieldDeclarationDocument(WireDocument):
+    """What a field is, before its first values; what is left out follows from dtype and shape."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: str
+    """Name of the dtype of its values: ``float32``, ``bfloat16``, ``U8``."""
+    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=32)]
+    """Of the values that come first, as they will be sent: a batch of samples."""
+    place: Literal["trace", "inputs", "outputs"] = "trace"
+    dims: tuple[str, ...] | None = None
+    """Names of all axes but step; the sample axis, if there is one, is the first."""
+    tokens: bool | None = None
+    """Whether the values are ids in a vocabulary of at most 256."""
+    every: Annotated[int, Field(ge=1)] = 1
+    first: Annotated[int, Field(ge=0)] = 0
+    """Recorded at positions first, first + every, … of the run's step axis."""
+    ragged: bool | None = None
+    """Whether the shape differs from step to step."""
+    tile: Annotated[int, Field(ge=1)] | None = None
+    """Samples in a tile; as many as *shape* has by default."""
+    storage: Literal["widen", "bits"] = "widen"
+    codec: Codec | None = None
+    block: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    attributes: dict[str, JsonValue] = {}
+
+
+class RemovedDocument(WireDocument):
+    """A run that was removed."""
+
+    run: str
+    objects: int
 
 
 class StepDocument(WireDocument):

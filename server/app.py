@@ -16,7 +16,7 @@ from server.access import Access
 from server.body_limit import BodyLimit
 from server.metrics import Counted
 from server.problems import LastResort, install
-from server.routes import changes, health, query, runs, steps
+from server.routes import changes, health, lifecycle, query, runs, steps
 from server.routes.exports import NOTES_HEADER, export_calls
 from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ]
     # First, because a router tries one route after another.
     app.router.routes[:0] = [call.route() for call in calls]
-    for module in (runs, steps, query, changes, health):
+    for module in (runs, steps, query, changes, lifecycle, health):
         app.include_router(module.router)
     app.router.routes.append(_HeadOfDocuments(app))
     _describe(app, calls)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archive_schema.annotations import tags_of
 from archive_schema.dtypes import numpy_dtype
 from archive_schema.ledger import ABSENT
 from archive_schema.models import Place
 from archive_schema.wire import (
+    AnnotationsDocument,
     Changes,
     CoordinateTable,
     FieldDocument,
@@ -30,20 +32,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from archive_schema.annotations import Annotations
     from archive_schema.ledger import Coordinate
     from server.query import FieldView, RunView
 
 
-def run_summary(run: RunView) -> RunSummary:
-    """Return a run as it stands in a list."""
-    return RunSummary(**_summary(run))
+def run_summary(run: RunView, annotations: Annotations | None) -> RunSummary:
+    """Return a run as it stands in a list, with what people said of it since."""
+    return RunSummary(**_summary(run, annotations))
 
 
-def run_document(run: RunView) -> RunDocument:
-    """Return everything about a run but its values."""
+def annotations_document(run: RunView, annotations: Annotations | None) -> AnnotationsDocument:
+    """Return what people said of a run."""
+    return AnnotationsDocument(
+        tags=tags_of(run.manifest, annotations),
+        note="" if annotations is None else annotations.note,
+        changed=None if annotations is None else annotations.time,
+    )
+
+
+def run_document(run: RunView, annotations: Annotations | None) -> RunDocument:
+    """Return everything about a run but its values, with what people said of it since."""
     ledger, manifest, seal = run.ledger, run.manifest, run.records.seal
     return RunDocument(
-        **_summary(run),
+        **_summary(run, annotations),
         uid=manifest.uid,
         step_ranges=step_ranges(run.steps),
         declared_steps=manifest.steps,
@@ -159,14 +171,15 @@ def _complete(field: FieldView, counts: NDArray[np.int64]) -> bool:
     return there.shape[1] == len(starts) and bool((there >= expected).all())
 
 
-def _summary(run: RunView) -> dict[str, Any]:
+def _summary(run: RunView, annotations: Annotations | None) -> dict[str, Any]:
     manifest = run.manifest
     return {
         "id": manifest.id,
         "system": manifest.system,
         "status": run.status,
         "created": manifest.created,
-        "tags": manifest.tags,
+        "tags": tags_of(manifest, annotations),
+        "note": "" if annotations is None else annotations.note,
         "metadata": manifest.metadata,
         "steps": len(run.steps),
         "samples": run.samples,

@@ -38,12 +38,21 @@ def reply(request: Request, document: WireDocument, *, sealed: bool = False) -> 
     return reply_bytes(request, data, "application/json", sealed=sealed)
 
 
+def document_tag(document: WireDocument) -> str:
+    """Return the tag that an answer with *document* has."""
+    return _tag(document.model_dump_json().encode())
+
+
+def _tag(data: bytes) -> str:
+    # The answers are small, and made anew more often than they repeat: their bytes name them.
+    return etag(blake2b(data, digest_size=16).hexdigest(), "doc")
+
+
 def reply_bytes(
     request: Request, data: bytes, media_type: str, *, sealed: bool = False, varies: bool = False
 ) -> Response:
     """Answer with *data*, or with 304 if the client holds it already."""
-    # The answers are small, and made anew more often than they repeat: their bytes name them.
-    tag = etag(blake2b(data, digest_size=16).hexdigest(), "doc")
+    tag = _tag(data)
     headers = {"ETag": tag, "Cache-Control": cache_control(sealed=sealed)}
     if varies:
         headers["Vary"] = "Accept"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from archive_schema.annotations import read_annotations
 from archive_schema.store import open_store
 from server.catalogue import Catalogue
 from server.inflight import InFlight
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
+    from archive_schema.annotations import Annotations
     from server.query import RunView
     from server.settings import Settings
 
@@ -70,6 +72,17 @@ class Service:
     async def writing(self, call: Callable[..., _T], *arguments: Any) -> _T:
         """Return what a call that blocks on the store returns, in a thread for those who write."""
         return await run_sync(call, *arguments, limiter=self._writers)
+
+    def annotations(self, run: RunView) -> Annotations | None:
+        """Return what people said of a run; this reads the store."""
+        return read_annotations(self.store, run.manifest)
+
+    def forget(self, run_id: str) -> None:
+        """Believe nothing of a run any more that was removed."""
+        self.archive.forget(run_id)
+        self.gateway.forget(run_id)
+        self._warm.discard(run_id)
+        self.catalogue.nudge()
 
     async def run(self, run_id: str) -> RunView:
         """Return a run; what may take long, reading its records, happens in a thread."""

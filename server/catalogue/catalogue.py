@@ -3,9 +3,10 @@
 A store can list names and nothing else, so what the list shows of a run is read from its
 records and kept in a table. A *pass* brings the table up to date:
 
-1. One listing of folder names tells which runs are new and which are gone.
+1. One listing of folder names tells which runs are new and which are gone, and one of
+   annotations of which runs somebody said something since.
 2. New runs, and runs that were not sealed when they were last looked at, are read for a
-   bounded time. A sealed run does not change and is never read again.
+   bounded time. A sealed run is read again only for new annotations.
 
 Passes run in one background thread, only while somebody asks or runs are still to be read, and
 take a small part of the time: a small folder is looked at for nearly every request, a large
@@ -23,6 +24,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
+from archive_schema.annotations import annotated_runs, read_annotations
 from archive_schema.errors import ArchiveError, ErrorKind, NotFoundError, StorageError
 from archive_schema.models import RunStatus
 from server.catalogue.table import RunTable
@@ -31,9 +33,10 @@ from server.documents import run_summary
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from archive_schema.annotations import Annotations
     from archive_schema.wire import RunPage, RunSummary
     from server.catalogue.filter import RunFilter
-    from server.query import Archive
+    from server.query import Archive, RunView
 
 LOG: Final = logging.getLogger("trace_archive.catalogue")
 SHARE: Final = 0.04
@@ -69,6 +72,8 @@ class Catalogue:
         self._failure: str | None = None
         """Why the store could not be listed the last time."""
         self._found: list[str] = []
+        self._annotated: dict[str, float] = {}
+        """Runs of which somebody said something, and when."""
         self._new: list[str] = []
         # Runs that are not sealed, with what was seen of them. Both are queues: who was looked
         # at goes to the end. Runs that are being recorded go before those left by their writers.
@@ -150,11 +155,14 @@ class Catalogue:
     def _list(self) -> None:
         try:
             found = self._archive.run_ids()
+            annotated = annotated_runs(self._archive.store)
         except StorageError as error:
             self._failure = str(error)
             raise
         self._failure, self._listed = None, True
-        if found == self._found:
+        news = {run_id for run_id, _ in annotated.items() ^ self._annotated.items()}
+        self._annotated = annotated
+        if found == self._found and not news:
             return
         self._found = found
         known = self._statuses.keys() | self._left.keys()
@@ -164,7 +172,12 @@ class Catalogue:
         for run_id in gone:
             for kept in (self._statuses, self._growing, self._left):
                 kept.pop(run_id, None)
-        self._new = [name for name in found if name not in known]
+        for run_id in news:
+            for kept in (self._growing, self._left):
+                if run_id in kept:
+                    kept[run_id] = None  # so that its row is written anew
+        news |= set(self._new)
+        self._new = [name for name in found if name not in known or name in news]
 
     def _read_new(self, until_s: float) -> None:
         rows = []
@@ -187,6 +200,11 @@ class Catalogue:
             self._table.put(rows)
             self._statuses.update((row.id, row.status) for row in rows)
 
+    def _annotations(self, view: RunView) -> Annotations | None:
+        if view.manifest.id not in self._annotated:
+            return None
+        return read_annotations(self._archive.store, view.manifest)
+
     def _look(self, run_id: str) -> list[RunSummary]:
         """Return the row of a run, none if nothing is new, and queue it to look again."""
         first = run_id not in self._statuses
@@ -194,7 +212,7 @@ class Catalogue:
         try:
             view = self._archive.run(run_id)
             status, found = view.status, (view.version, view.status)
-            row = None if found == seen else run_summary(view)
+            row = None if found == seen else run_summary(view, self._annotations(view))
         except ArchiveError as error:
             # A folder without a run is one that is being made, or removed.
             if seen != error.kind and not isinstance(error, NotFoundError):

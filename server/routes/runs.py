@@ -61,7 +61,9 @@ def runs(
 def run(request: Request, run: str) -> Response:
     """Return status, metadata, recorded steps, and every field and layer."""
     # Never immutable, not even of a sealed run: tags can change.
-    return reply(request, run_document(service_of(request).archive.run(run)))
+    service = service_of(request)
+    view = service.archive.run(run)
+    return reply(request, run_document(view, service.annotations(view)))
 
 
 @router.get("/runs/{run}/fields", response_model=FieldTable, summary="The fields of a run")
