@@ -15,6 +15,8 @@ from archive_schema.models import Commit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from archive_schema.models import End
+
 _LARGEST_WINDOW: Final = 64
 
 
@@ -31,8 +33,17 @@ class Chain:
         self.epoch = epoch
         self.length = 0
         """Commits read, the end too."""
-        self.ended = False
+        self.tiles = 0
+        """Tiles that they make visible."""
+        self.end: End | None = None
+        self.reason = ""
+        """Of the end, for people."""
         self._window = 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return self.end is not None
 
     def key(self, sequence: int) -> str:
         """Return the key of one commit."""
@@ -60,7 +71,10 @@ class Chain:
     def add(self, commits: Sequence[Commit]) -> bool:
         """Take note of what is new, in order; return whether there may be more to read now."""
         self.length += len(commits)
-        self.ended = self.ended or any(commit.end for commit in commits)
+        self.tiles += sum(len(tiles.step) for commit in commits for tiles in commit.tiles)
+        for commit in commits:
+            if commit.end is not None:
+                self.end, self.reason = commit.end, commit.reason
         more = len(commits) == self._window and not self.ended
         self._window = min(2 * self._window, _LARGEST_WINDOW) if more else 1
         return more

@@ -202,23 +202,43 @@ class RunRecords:
         self.seal = seal
         return True
 
-    def claim(self, writer: str, epoch: int) -> Claim:
-        """Return the claim of an epoch: who opened the run, and for which samples.
+    @property
+    def epochs(self) -> list[Chain]:
+        """Every opening of the run that the last `refresh` found; of a writer, in their order."""
+        return [self._chains[at] for at in sorted(self._chains)]
+
+    def claims(self) -> dict[tuple[str, int], Claim]:
+        """Return the claims of `epochs`: who opened the run, and for which samples.
+
+        An epoch without one is not open yet: a folder is there before the object in it.
 
         Raises
         ------
         FormatError
-            ``record-damaged``, also if it is lost.
+            ``record-damaged``.
         """
-        known = self._claims.get((writer, epoch))
-        if known is None:
-            key = claim_key(self.run_id, writer, epoch)
-            try:
-                known = self._claims[writer, epoch] = read_document(self.store, key, Claim)
-            except NotFoundError as error:
-                message = f"the claim {key} of an epoch is lost"
-                raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
-        return known
+        unknown = [at for at in sorted(self._chains) if at not in self._claims]
+        keys = [claim_key(self.run_id, *at) for at in unknown]
+        for at, key, data in zip(unknown, keys, self._objects(keys), strict=True):
+            if data is not None:
+                self._claims[at] = parse_document(data, f"{self.store.url}/{key}", Claim)
+        return dict(self._claims)
+
+    def heartbeats(self) -> dict[str, tuple[Heartbeat, float]]:
+        """Return each writer's latest word, and when the store's clock says that it came.
+
+        Raises
+        ------
+        FormatError
+            ``record-damaged``.
+        """
+        found = list(self.store.objects(f"{run_prefix(self.run_id)}/heartbeats"))
+        beats = {}
+        for one, data in zip(found, self._objects([one.key for one in found]), strict=True):
+            if data is not None:
+                beat = parse_document(data, f"{self.store.url}/{one.key}", Heartbeat)
+                beats[beat.writer] = (beat, one.modified_s)
+        return beats
 
     def is_sealing(self) -> bool:
         """Return whether somebody has begun to seal the run."""
@@ -270,9 +290,9 @@ class RunRecords:
             return RunStatus.SEALED
         latest_s = self.manifest.created.timestamp()
         states = set()
-        for found in self.store.objects(f"{run_prefix(self.run_id)}/heartbeats"):
-            states.add(read_document(self.store, found.key, Heartbeat).state)
-            latest_s = max(latest_s, found.modified_s)
+        for beat, modified_s in self.heartbeats().values():
+            states.add(beat.state)
+            latest_s = max(latest_s, modified_s)
         if states and "recording" not in states:
             return RunStatus.INCOMPLETE
         gone = time.time() - latest_s > STALE_AFTER_S

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, invalid
 from recorder.arguments import integer
+from recorder.ownership import check_aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,10 +73,13 @@ class SampleAxis:
     ----------
     declared
         What `RunManifest.samples` says.
+    owned
+        The samples ``[start, stop)`` that this writer owns; None if it may record any.
     """
 
-    def __init__(self, declared: int | None) -> None:
+    def __init__(self, declared: int | None, owned: tuple[int, int] | None = None) -> None:
         self.declared = declared
+        self._owned = owned
         self._end: int | None = declared
         """Where the last, short tile ended, once one was seen."""
         self._seen = 0
@@ -87,11 +91,38 @@ class SampleAxis:
         return self._seen if self.declared is None else self.declared
 
     def resume(self, spec: FieldSpec, samples: int) -> None:
-        """Take note of a field of which samples ``[0, samples)`` were recorded before."""
+        """Take note of a field of which samples ``[0, samples)`` were recorded before.
+
+        Raises
+        ------
+        InvalidInputError
+            ``tile-misaligned`` if this writer owns part of a tile.
+        """
+        self.check_owned(spec.name, spec.tile)
         if spec.tile and samples > self._seen:
             self._seen = samples
             if samples % spec.tile and self._end is None:
                 self._end = samples
+
+    def check_owned(self, name: str, tile: int | None) -> None:
+        """Refuse a field with such tiles if this writer owns part of one.
+
+        Raises
+        ------
+        InvalidInputError
+            ``tile-misaligned``.
+        """
+        if self._owned is not None and self.declared is not None and tile:
+            check_aligned(self._owned, tile, self.declared, f"field {name!r}")
+
+    @property
+    def mark(self) -> tuple[int | None, int]:
+        """What is known now, to go `back` to if what comes next is refused."""
+        return self._end, self._seen
+
+    def back(self, mark: tuple[int | None, int]) -> None:
+        """Forget what was seen since *mark*."""
+        self._end, self._seen = mark
 
     def bounds(self, samples: object) -> tuple[int, int] | None:
         """Return ``[start, stop)`` as a caller gave it, or None for all samples.
@@ -121,9 +152,19 @@ class SampleAxis:
         Raises
         ------
         InvalidInputError
-            ``tile-misaligned`` unless they are whole tiles, but for the last of the run.
+            ``tile-misaligned`` unless they are whole tiles, but for the last of the run, and
+            unless this writer owns whole tiles; ``selection-out-of-bounds`` for samples that it
+            does not own.
         """
         size = spec.tile
+        if self._owned is not None:
+            if not self._owned[0] <= start < stop <= self._owned[1]:
+                message = (
+                    f"field {spec.name!r}: expected samples within [{self._owned[0]},"
+                    f" {self._owned[1]}), which this writer owns, got [{start}, {stop})"
+                )
+                raise invalid(ErrorKind.SELECTION_OUT_OF_BOUNDS, message)
+            self.check_owned(spec.name, size)
         with self._lock:
             if start % size or not self._may_end(stop, size):
                 end = f" (the last of which ends at {self._end})" if self._end else ""

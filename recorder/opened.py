@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from archive_schema.errors import ConflictError, InvalidInputError, StorageError
 from archive_schema.layout import field_path
 from archive_schema.systems.registry import system
 from recorder.axes import SampleAxis, StepAxis
@@ -13,7 +15,14 @@ from recorder.coordinates import Coordinates
 from recorder.documents import ZarrDocuments
 from recorder.encoder import TileEncoder
 from recorder.fields import Fields
-from recorder.opening import check_not_sealed, claim, declared_fields, open_run, take_over
+from recorder.opening import (
+    check_not_sealed,
+    claim,
+    declared_fields,
+    open_run,
+    take_over,
+    take_part,
+)
 from recorder.sealing import seal_run
 
 if TYPE_CHECKING:
@@ -30,6 +39,8 @@ class OpenedRun:
         Whether what is committed must survive a power cut.
     resume : bool
         Whether a run that exists may be opened.
+    owned
+        The samples ``[start, stop)`` that this writer owns, and nobody else may record.
 
     Raises
     ------
@@ -38,22 +49,43 @@ class OpenedRun:
     """
 
     def __init__(
-        self, store: Store, manifest: RunManifest, *, writer: str, durable: bool, resume: bool
+        self,
+        store: Store,
+        manifest: RunManifest,
+        *,
+        writer: str,
+        durable: bool,
+        resume: bool,
+        owned: tuple[int, int] | None = None,
     ) -> None:
         self.records = open_run(store, manifest, resume=resume)
         self.lock = threading.Lock()
         """Held by whoever reads or changes `records` while tiles are stored."""
         self.manifest = self.records.manifest
-        self.claim = claim(self.records, writer)
+        self.claim = claim(self.records, writer, owned)
         # Claimed before it looks for a sealing: who seals looks the other way round.
         if self.records.is_sealing():
             seal_run(self.records)
         self.records.refresh()
         check_not_sealed(self.records)
         take_over(self.records, self.claim)
+        self.committer = Committer(self.records, self.claim, self.lock, durable=durable)
+        self.committer.beat()
+        try:
+            take_part(self.records, self.claim)
+            self._resume(store)
+        except (ConflictError, InvalidInputError) as error:
+            # Others need not wait for a writer that was refused.
+            with suppress(StorageError):
+                self.committer.end("failed", str(error))
+                self.committer.beat("failed", str(error))
+            raise
+
+    def _resume(self, store: Store) -> None:
+        """Take note of what is recorded."""
         ledger = self.records.ledger
         self.steps = StepAxis(self.manifest.steps)
-        self.samples = SampleAxis(self.manifest.samples)
+        self.samples = SampleAxis(self.manifest.samples, self.claim.samples)
         self.fields = Fields(system(self.manifest.system))
         known = declared_fields(self.records)
         for spec in known:
@@ -69,5 +101,3 @@ class OpenedRun:
             samples=ledger.samples,
         )
         self.encoder = TileEncoder(self.records, documents, self.claim, self.lock)
-        self.committer = Committer(self.records, self.claim, self.lock, durable=durable)
-        self.committer.beat()

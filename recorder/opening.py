@@ -16,6 +16,7 @@ from archive_schema.layout import commits_prefix, field_path, run_prefix
 from archive_schema.models import Claim, FieldSpec, RunManifest
 from archive_schema.records import RunRecords, claim_epoch, create_run, read_manifest
 from recorder.arguments import integer
+from recorder.presence import other_writers, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SOFTWARE: Final = f"trace-archive {version('trace-archive')}"
 
-_DECLARED: Final = ("system", "steps", "samples", "metadata")
+_DECLARED: Final = ("system", "steps", "samples", "writers", "metadata")
 """What must be equal for a run to be resumed."""
 
 
@@ -36,6 +37,7 @@ def manifest_of(
     tags: Iterable[str],
     steps: int | Iterable[int] | None,
     samples: int | None,
+    writers: int | None = None,
 ) -> RunManifest:
     """Return the declaration of a new run.
 
@@ -53,6 +55,7 @@ def manifest_of(
         tags=tuple(tags),
         steps=_steps(steps),
         samples=None if samples is None else integer("samples", samples),
+        writers=None if writers is None else integer("writers", writers),
         software=SOFTWARE,
     )
     # As it will be read back: what JSON turns into something else must not look like a change.
@@ -99,8 +102,8 @@ def check_not_sealed(records: RunRecords) -> None:
         raise ConflictError(ErrorKind.RUN_SEALED, message)
 
 
-def claim(records: RunRecords, writer: str) -> Claim:
-    """Claim a new epoch of the run for this process."""
+def claim(records: RunRecords, writer: str, owned: tuple[int, int] | None = None) -> Claim:
+    """Claim a new epoch of the run for this process, and the samples *owned* if it says so."""
     wanted = Claim(
         writer=writer,
         epoch=0,
@@ -108,6 +111,7 @@ def claim(records: RunRecords, writer: str) -> Claim:
         time=datetime.now(UTC),
         host=socket.gethostname(),
         process=os.getpid(),
+        samples=owned,
     )
     return claim_epoch(records.store, records.run_id, wanted)
 
@@ -118,6 +122,39 @@ def take_over(records: RunRecords, claimed: Claim) -> None:
     for writer, epoch in records.open_epochs:
         if writer == claimed.writer and epoch < claimed.epoch:
             records.fence(writer, epoch, "replaced", f"opened again by {where}")
+
+
+def take_part(records: RunRecords, claimed: Claim) -> None:
+    """See to it that no other writer records the samples that this one owns.
+
+    A writer that is lost is ended, if it should wake up: its part is this one's now. Of two that
+    open the run at the same instant, each sees the other's claim, and at least one is refused.
+
+    Raises
+    ------
+    ConflictError
+        ``part-taken`` while another writer records any of these samples.
+    """
+    if claimed.samples is None:
+        return
+    start, stop = claimed.samples
+    overlapping = [
+        one
+        for one in other_writers(records, claimed).openings
+        if one.claim.writer != claimed.writer and overlap(one.claim, start, stop)
+    ]
+    for one in overlapping:
+        if one.state == "recording":
+            message = (
+                f"run {records.run_id!r}: writer {claimed.writer!r} cannot own samples"
+                f" [{start}, {stop}) while {one} records; a part has one writer at a time, which"
+                " may be opened again by its own name, or replaced a minute after its last word"
+            )
+            raise ConflictError(ErrorKind.PART_TAKEN, message)
+    for one in overlapping:
+        if one.state in ("lost", "failed"):
+            reason = f"its samples were taken over by {claimed.writer} on {claimed.host}"
+            records.fence(one.claim.writer, one.claim.epoch, "replaced", reason)
 
 
 def declared_fields(records: RunRecords) -> list[FieldSpec]:

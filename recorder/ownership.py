@@ -6,8 +6,13 @@ the run.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from archive_schema.errors import ErrorKind, invalid
 from recorder.arguments import check_at_least, integer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def part(samples: int, tile: int, rank: int, world_size: int) -> slice:
@@ -109,17 +114,18 @@ def check_aligned(owned: tuple[int, int], tile: int, samples: int, what: str) ->
     raise invalid(ErrorKind.TILE_MISALIGNED, message)
 
 
-def covers(parts: list[tuple[int, int]], whole: tuple[int, int]) -> bool:
-    """Return whether *parts* together hold every sample of *whole*.
+def uncovered(parts: Iterable[tuple[int, int]], whole: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the ranges of *whole* that no part holds, rising.
 
     Examples
     --------
-    >>> covers([(5, 9), (0, 5)], (0, 9)), covers([(0, 4), (5, 9)], (0, 9)), covers([], (3, 3))
-    (True, False, True)
+    >>> uncovered([(5, 9), (0, 4)], (0, 12)), uncovered([(0, 4), (3, 9)], (2, 8))
+    ([(4, 5), (9, 12)], [])
     """
-    reached, stop = whole
-    for first, last in sorted(parts):
-        if first > reached:
-            break
-        reached = max(reached, last)
-    return reached >= stop
+    reached, end = whole
+    gaps = []
+    for start, stop in [*sorted(parts), (end, end)]:
+        if reached < min(start, end):
+            gaps.append((reached, min(start, end)))
+        reached = max(reached, stop)
+    return gaps

@@ -27,6 +27,7 @@ from recorder.declaration import FieldOptions
 from recorder.hooks import LayerHooks
 from recorder.intake import Offer
 from recorder.opening import manifest_of
+from recorder.ownership import check_aligned, owned_part
 from recorder.session import Session, Settings
 from recorder.snapshot import given, plain_array
 
@@ -76,7 +77,15 @@ class TraceRecorder:
     tile : int, samples
         Samples in a tile; None for as many as the first batch has. Batches are whole tiles.
     writer
-        Name of this writer. Processes that record one run need a name each.
+        Name of this writer. Processes that record one run need a name each; one that opens the
+        run again under its name goes on where it stood, and ends what may be left of it.
+    owns
+        The samples that this writer records, ``slice(start, stop)`` in whole tiles (`part`
+        splits a run): others that own any of them are refused while it records, and the run is
+        whole when the writers that closed owned all samples. None for any samples.
+    writers : int
+        How many writers record the run: it is whole when so many have closed. None for those
+        that are there when the last of them leaves.
     max_bytes : int, bytes
         Memory for what is accepted and not yet stored; None for 2 GiB or a tenth of the
         machine's memory, whichever is less.
@@ -111,6 +120,8 @@ class TraceRecorder:
         samples: int | None = None,
         tile: int | None = None,
         writer: str = "main",
+        owns: slice | range | None = None,
+        writers: int | None = None,
         max_bytes: int | None = None,
         deadline_s: float = 60.0,
         durability: Literal["process", "disk"] = "process",
@@ -128,11 +139,21 @@ class TraceRecorder:
         self._store = store
         system_named(system)
         self._manifest = manifest_of(
-            run, system=system, metadata=metadata or {}, tags=tags, steps=steps, samples=samples
+            run,
+            system=system,
+            metadata=metadata or {},
+            tags=tags,
+            steps=steps,
+            samples=samples,
+            writers=writers,
         )
+        owned = owned_part(owns, self._manifest.samples)
+        if owned is not None and tile is not None and self._manifest.samples is not None:
+            check_aligned(owned, tile, self._manifest.samples, "the run")
         check_one_of("on_error", on_error, ("raise", "ignore"))
         self._settings = Settings(
             writer=writer,
+            owned=owned,
             tile=tile,
             max_bytes=default_max_bytes() if max_bytes is None else max_bytes,
             deadline_s=deadline_s,
@@ -257,9 +278,12 @@ class TraceRecorder:
         ------
         ConflictError
             ``field-differs`` if the field is recorded already and otherwise.
+        InvalidInputError
+            ``tile-misaligned`` if this writer owns part of such a tile.
         """
         check_one_of("storage", storage, ("widen", "bits"))
         check_at_least(1, every=every, tile=tile)
+        self._opened().samples.check_owned(name, tile)
         check_at_least(0, first=first)
         where = Place(place) if place is not None else Place.TRACE
         address: Address = (where if layer is None else Place.LAYERS, layer, check_name(name))
@@ -411,7 +435,7 @@ class TraceRecorder:
         session.writer.check()
         recording = session.others().recording
         if recording:
-            message = f"run {self.run_id!r} is still recorded by {', '.join(recording)}"
+            message = f"run {self.run_id!r} is still recorded by {', '.join(map(str, recording))}"
             raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
         self._seal = session.seal()
         return self._seal
@@ -492,13 +516,16 @@ class TraceRecorder:
     def _seal_if_last(self, session: Session) -> None:
         """Seal, unless another writer has tiles to come: now, or when it is started again."""
         others = session.others()
+        if others.recording:
+            return  # the last to leave looks again
         if others.lost:
+            named = ", ".join(f"{one}: {one.state} {one.reason}".strip() for one in others.lost)
             message = (
-                f"run {self.run_id!r} is not sealed: writers {', '.join(others.lost)} failed or"
-                " were lost; start them again, or seal it by `TraceRecorder.seal`"
+                f"run {self.run_id!r} is not sealed: writers failed or were lost: {named}; start"
+                " them again, or others with their samples, or seal it by `TraceRecorder.seal`"
             )
             warnings.warn(message, RunNotSealedWarning, stacklevel=3)
-        elif not others.recording:
+        elif not others.awaited:
             self._seal = session.seal()
 
     def _give_up(self, error: BaseException) -> None:

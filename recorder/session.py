@@ -36,6 +36,8 @@ class Settings:
     """How a recorder works, but for what the run declares."""
 
     writer: str
+    owned: tuple[int, int] | None
+    """The samples ``[start, stop)`` that this writer owns."""
     tile: int | None
     max_bytes: int
     deadline_s: float
@@ -71,8 +73,8 @@ class Session:
             writer=settings.writer,
             durable=settings.durability == "disk",
             resume=settings.resume,
+            owned=settings.owned,
         )
-        self._settings = settings
         self._records = opened.records
         self._records_lock = opened.lock
         self.manifest = opened.manifest
@@ -123,8 +125,8 @@ class Session:
         )
 
     def others(self) -> OtherWriters:
-        """Return how the other writers of the run are doing."""
-        return other_writers(self._records, self._settings.writer)
+        """Return how the other writers of the run are doing; this one must be closed."""
+        return other_writers(self._records, self.claim)
 
     def seal(self) -> Seal:
         """Seal the run; the writer must be closed."""

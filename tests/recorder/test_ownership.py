@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from archive_schema.errors import ErrorKind, InvalidInputError
 from recorder import part, this_rank
-from recorder.ownership import check_aligned, covers, owned_part
+from recorder.ownership import check_aligned, owned_part, uncovered
 
 
 @given(st.integers(0, 500), st.integers(1, 60), st.integers(1, 40))
@@ -25,7 +25,7 @@ def test_parts_are_whole_tiles_that_make_up_the_run(
     assert max(counts) - min(counts) <= 1
     for one in bounds:
         check_aligned(one, tile, samples, "the run")
-    assert covers(bounds, (0, samples))
+    assert not uncovered(bounds, (0, samples))
 
 
 @given(
@@ -33,15 +33,15 @@ def test_parts_are_whole_tiles_that_make_up_the_run(
     st.integers(0, 30),
     st.integers(0, 30),
 )
-def test_parts_cover_what_their_samples_make_up(
-    drawn: list[tuple[int, int]], first: int, last: int
-) -> None:
+def test_what_no_part_holds_is_found(drawn: list[tuple[int, int]], first: int, last: int) -> None:
     parts = [(min(one), max(one)) for one in drawn]
     whole = (min(first, last), max(first, last))
 
-    held = {n for start, stop in parts for n in range(start, stop)}
+    gaps = uncovered(parts, whole)
 
-    assert covers(parts, whole) is (set(range(*whole)) <= held)
+    held = {n for start, stop in parts for n in range(start, stop)}
+    assert [n for gap in gaps for n in range(*gap)] == sorted(set(range(*whole)) - held)
+    assert all(start < stop for start, stop in gaps)
 
 
 @pytest.mark.parametrize(
