@@ -13,7 +13,7 @@ from archive_schema.layout import field_path, run_prefix, stored_key, tile_exten
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
-from server.query.plan import Grid, axis_parts
+from server.query.plan import Grid
 from server.query.slice import Slice
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ class FieldView:
             take(selectors.get(name, ALL), name, length)
             for name, length in zip(names, lengths, strict=True)
         )
-        tiles, needed = self._touched(within[0]) if sampled else ([0], [0])
-        table = self.ledger.table(numbers, tiles)
+        whole = (self.spec.tile, *tail) if sampled else tail
+        parts = self._grid(whole, block).parts(within)
+        table = self.ledger.table(numbers, [part.tile for part in parts])
         mask = None
-        if (table[..., 0] < needed).any():
+        if (table[..., 0] < [part.reach for part in parts]).any():
             mask = self._mask(numbers, within[0] if sampled else 0)
             if missing == "error":
                 raise self._not_recorded(numbers, mask, within)
-        whole = (self.spec.tile, *tail) if sampled else tail
         return Slice(
             self,
             numbers=numbers,
@@ -157,13 +157,6 @@ class FieldView:
             )
             raise InvalidInputError(ErrorKind.INVALID_SELECTION, message)
         return found.pop()
-
-    def _touched(self, samples: Taken) -> tuple[list[int], list[int]]:
-        """Return the tiles that hold *samples*, and how many samples each must have for them."""
-        needed: dict[int, int] = {}
-        for part in axis_parts(samples, self.spec.tile):
-            needed[part.block] = max(part.reach, needed.get(part.block, 0))
-        return list(needed), list(needed.values())
 
     def _mask(self, numbers: tuple[int, ...], samples: Taken) -> NDArray[np.bool_]:
         if not self.spec.sampled:

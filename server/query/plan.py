@@ -2,7 +2,8 @@
 
 1. Along each axis the selection is cut where it enters another block: a `Part`.
 2. The product of the axes' parts are the `Cell`s: from one block into one box of the result.
-3. Cells are grouped by tile. They are the same at every step, so they are planned once.
+3. Cells are grouped by tile. They are the same at every step, and for whoever asks for the same
+   samples of another step, so what was planned lately is kept.
 
 On the sample axis blocks are numbered through all tiles; that works because a block
 divides a tile evenly.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -58,6 +60,17 @@ class Cell(NamedTuple):
     """Where the values go, along the axes after step."""
 
 
+class TilePart(NamedTuple):
+    """What a selection takes from one tile."""
+
+    tile: int
+    reach: int
+    """How many samples the tile must have for that; 0 without a sample axis."""
+    blocks: tuple[int, ...]
+    """Blocks of the tile that are touched, by rising number."""
+    cells: tuple[Cell, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """How a tile is cut into blocks."""
@@ -75,20 +88,39 @@ class Grid:
         strides = tuple(math.prod(counts[axis + 1 :]) for axis in range(len(counts)))
         return cls(block, strides, counts[0] if sampled else 0)
 
-    def cells(self, taken: Sequence[Taken]) -> dict[int, list[Cell]]:
-        """Return the cells of a selection along the axes after step, by tile."""
-        axes = [axis_parts(one, extent) for one, extent in zip(taken, self.block, strict=True)]
-        tiles: dict[int, list[Cell]] = {}
-        for parts in product(*axes):
-            number = tile = 0
-            for part, stride in zip(parts, self.strides, strict=True):
-                number += part.block * stride
-            if self.blocks_in_tile:
-                tile, number = divmod(number, self.blocks_in_tile * self.strides[0])
-            source = tuple([part.source for part in parts])
-            target = tuple([slice(part.start, part.stop) for part in parts])
-            tiles.setdefault(tile, []).append(Cell(number, source, target))
-        return tiles
+    def parts(self, taken: tuple[Taken, ...]) -> tuple[TilePart, ...]:
+        """Return what a selection along the axes after step takes from each tile it touches."""
+        if any(isinstance(one, tuple) for one in taken):  # a list may be long: it is not kept
+            return _tile_parts(self, taken)
+        return _kept_tile_parts(self, taken)
+
+
+def _tile_parts(grid: Grid, taken: tuple[Taken, ...]) -> tuple[TilePart, ...]:
+    axes = [axis_parts(one, extent) for one, extent in zip(taken, grid.block, strict=True)]
+    reach: dict[int, int] = {}
+    if grid.blocks_in_tile:
+        for part in axes[0]:
+            tile, block = divmod(part.block, grid.blocks_in_tile)
+            reach[tile] = max(reach.get(tile, 0), block * grid.block[0] + part.reach)
+    else:
+        reach[0] = 0
+    cells: dict[int, list[Cell]] = {tile: [] for tile in reach}
+    for parts in product(*axes):
+        number = tile = 0
+        for part, stride in zip(parts, grid.strides, strict=True):
+            number += part.block * stride
+        if grid.blocks_in_tile:
+            tile, number = divmod(number, grid.blocks_in_tile * grid.strides[0])
+        source = tuple([part.source for part in parts])
+        target = tuple([slice(part.start, part.stop) for part in parts])
+        cells[tile].append(Cell(number, source, target))
+    return tuple(
+        TilePart(tile, reach[tile], tuple(sorted({cell.block for cell in part})), tuple(part))
+        for tile, part in cells.items()
+    )
+
+
+_kept_tile_parts = lru_cache(maxsize=512)(_tile_parts)
 
 
 def axis_parts(taken: Taken, extent: int) -> list[Part]:

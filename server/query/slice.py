@@ -74,14 +74,14 @@ class Slice:
     @cached_property
     def read_nbytes(self) -> int:
         """Stored bytes that `array` reads, if none of them is cached."""
-        cells = self._grid.cells(self._within)
+        parts = self._grid.parts(self._within)
         total = 0
         for step in self._numbers:
-            for tile, members in cells.items():
-                entry = self.field.ledger.tile(step, tile)
+            for part in parts:
+                entry = self.field.ledger.tile(step, part.tile)
                 if entry is not None:
                     ends = (0, *entry.ends)
-                    total += sum(ends[b + 1] - ends[b] for b in {cell.block for cell in members})
+                    total += sum(ends[block + 1] - ends[block] for block in part.blocks)
         return total
 
     @cached_property
@@ -211,15 +211,12 @@ class Slice:
         values = np.empty((len(numbers), *shape), self.dtype)
         if not values.size:
             return values
-        cells = self._grid.cells(within)
-        blocks = {tile: sorted({cell.block for cell in cells[tile]}) for tile in cells}
-        found = iter(
-            field.read([TileRead(n, tile, blocks[tile]) for n in numbers for tile in cells])
-        )
+        parts = self._grid.parts(within)
+        found = iter(field.read([TileRead(n, p.tile, p.blocks) for n in numbers for p in parts]))
         for row in range(len(numbers)):
-            for members in cells.values():
+            for part in parts:
                 decoded = next(found)
-                for cell in members:
+                for cell in part.cells:
                     block = decoded.get(cell.block)
                     if block is not None:
                         # A row of a 1-D array would be a number, which cannot be written to.

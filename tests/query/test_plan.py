@@ -51,11 +51,12 @@ def test_cells_lie_in_tiles_by_sample() -> None:
     """Blocks are numbered through all tiles of a sample axis, and anew in each tile."""
     grid = Grid.of((4, 6), (2, 3), sampled=True)
 
-    cells = grid.cells((range(3, 6), range(2, 4)))
+    parts = grid.parts((range(3, 6), range(2, 4)))
 
-    numbers = {tile: [cell.block for cell in members] for tile, members in cells.items()}
-    assert numbers == {0: [2, 3], 1: [0, 1]}
-    assert cells[1][0].target == (slice(1, 3), slice(0, 1))
+    assert [(part.tile, part.reach, part.blocks) for part in parts] == [
+        (0, 4, (2, 3)), (1, 2, (0, 1)),
+    ]  # fmt: skip
+    assert parts[1].cells[0].target == (slice(1, 3), slice(0, 1))
 
 
 def test_several_lists_select_each_its_own_axis() -> None:
