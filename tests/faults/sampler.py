@@ -1,0 +1,115 @@
+"""A sampler in a process of its own: ``sampler.py ORDER`` records what the order says.
+
+It asks the recorder what is recorded already, records the rest, and notes each step as
+acknowledged only after a flush returned: a line in a file that is on the disk before the
+sampler goes on. Whoever reads such a line may rely on its tiles. On its standard output it
+says where it is: ``begin``, ``open``, ``sealing``, and what failed, if anything did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from archive_schema.errors import ArchiveError
+from recorder import TraceRecorder
+from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, truth
+
+FAILED: Final = 3
+"""Exit status of a sampler that was told of a failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a sampler is to do."""
+
+    store: str
+    run: str
+    acknowledged: str
+    """Path of a file that grows by a line ``STEP START`` for each step that is safe."""
+    samples: tuple[int, int] = (0, SAMPLES)
+    version: int = 0
+    """Which values it has."""
+    pace_s: float = 0.004
+    """What its model takes for a step."""
+    flush_every: int = 3
+    """Steps between two flushes."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments of `TraceRecorder`."""
+
+    def text(self) -> str:
+        """Return the order as an argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the order of which this is the text."""
+        return cls(**json.loads(text))
+
+
+class Acknowledged:
+    """Steps that a flush made safe, on the disk."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._accepted: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._accepted)
+
+    def accept(self, step: int, start: int) -> None:
+        """Note a step that was handed over."""
+        self._accepted.append(f"{step} {start}\n")
+
+    def acknowledge(self) -> None:
+        """Note all that was handed over as safe."""
+        with self._path.open("a") as file:
+            file.write("".join(self._accepted))
+            file.flush()
+            os.fsync(file.fileno())
+        self._accepted.clear()
+
+
+def main(order: Order) -> None:
+    """Record what is not recorded yet."""
+    say("begin")
+    safe = Acknowledged(order.acknowledged)
+    options = {"steps": STEPS, "samples": SAMPLES, "commit_interval_s": 0.01} | order.options
+    with TraceRecorder(order.store, order.run, **options) as rec:
+        say("open")
+        done = rec.recorded()
+        for start in range(*order.samples, TILE):
+            samples = slice(start, start + TILE)
+            for step in range(STEPS):
+                if done.has(step, samples):
+                    continue
+                x, tokens, out = (truth(name, step, order.version)[samples] for name in FIELDS)
+                rec.record(step, samples=samples, t=step / STEPS, x=x, tokens=tokens)
+                rec.record(step, samples=samples, layer=LAYER, out=out)
+                safe.accept(step, start)
+                time.sleep(order.pace_s)
+                if len(safe) == order.flush_every:
+                    rec.flush()
+                    safe.acknowledge()
+        rec.flush()
+        safe.acknowledge()
+        say("sealing")
+
+
+def say(word: str) -> None:
+    """Tell who waits."""
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main(Order.parse(sys.argv[1]))
+    except ArchiveError as error:
+        say(json.dumps({"kind": error.kind, "message": str(error)}))
+        sys.exit(FAILED)

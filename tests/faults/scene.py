@@ -1,0 +1,352 @@
+"""One run under faults: who records it, who reads it, and what must hold when it is over."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from archive_schema.layout import run_prefix
+from archive_schema.models import RunStatus
+from archive_schema.records import RunRecords
+from archive_schema.store import open_store
+from recorder import TraceRecorder
+from recorder.maintenance import Finding, verify_run
+from tests.faults.sampler import Order
+from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, Tile, tiles, truth
+from tests.faults.watch import InProcess, OverHttp, Reader
+from tests.faults.world import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from archive_schema.store import Store
+    from tests.faults.proxy import Fault, FaultProxy
+    from tests.faults.watch import Seen, Source
+    from tests.faults.world import World
+
+_SAMPLER: Final = str(ROOT / "tests/faults/sampler.py")
+_PATIENCE_S: Final = 90.0
+"""After this a process that should have said or ended something is taken to hang."""
+
+
+class Ending(NamedTuple):
+    """How a sampler ended."""
+
+    kind: str
+    """Of the error it was told; empty if it came to its end."""
+    message: str
+
+
+class Sampler:
+    """A sampler process."""
+
+    def __init__(self, order: Order, environment: Mapping[str, str], log: Path) -> None:
+        self.order = order
+        self._log = log
+        with log.open("a") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, _SAMPLER, order.text()],
+                env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            )  # fmt: skip
+        self._last = ""
+
+    def await_word(self, word: str) -> bool:
+        """Return once the sampler said *word*; False if it ended before."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._last = line.strip()
+            if self._last == word:
+                return True
+        return False
+
+    def await_acknowledged(self, steps: int) -> None:
+        """Return once it noted so many steps as safe, or ended."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(self.acknowledged()) < steps and self._process.poll() is None:
+            assert time.monotonic() < deadline, f"{steps} steps were not acknowledged"
+            time.sleep(0.002)
+
+    def acknowledged(self) -> set[tuple[int, int]]:
+        """Return steps and first samples that are safe."""
+        try:
+            text = Path(self.order.acknowledged).read_text()
+        except FileNotFoundError:
+            return set()
+        # The last line may be one that is being written.
+        lines = [line.split() for line in text.split("\n")[:-1]]
+        return {(int(step), int(start)) for step, start in lines}
+
+    def kill(self) -> bool:
+        """End it at once, as ``kill -9`` does; return whether it was still there."""
+        self._process.kill()
+        killed = self._process.wait() == -signal.SIGKILL
+        self._close()
+        return killed
+
+    def stop(self) -> None:
+        """Let it stand still, with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> Ending:
+        """Wait for its end.
+
+        Raises
+        ------
+        AssertionError
+            If it failed otherwise than by an error of the archive.
+        """
+        try:
+            out, _ = self._process.communicate(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the sampler hangs: {self.order}") from None
+        last = (out.strip().splitlines() or [self._last])[-1]
+        if self._process.returncode == 0:
+            return Ending("", "")
+        assert last.startswith("{"), self._log.read_text()[-3000:]
+        return Ending(**json.loads(last))
+
+    def _close(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a scene."""
+
+    scenario: str
+    store: str
+    seed: int
+    faults: int = 0
+    """Kills, restarts, disturbed requests, changed objects: what was done to it."""
+    acknowledged: int = 0
+    """Tiles that some sampler was told to be safe."""
+    lost: list[str] = field(default_factory=list)
+    """Acknowledged tiles that were not read back equal."""
+    reads: int = 0
+    """Tiles that readers held to the truth, while it went on and after."""
+    wrong: list[str] = field(default_factory=list)
+    """Reads that were neither the truth, nor "not recorded", nor an honest error."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Honest errors that readers met, by kind."""
+    incomplete: list[str] = field(default_factory=list)
+    """What is not as it is in a run that nothing disturbed, after the run was completed."""
+
+    @property
+    def flawless(self) -> bool:
+        """Whether everything held."""
+        return not (self.lost or self.wrong or self.incomplete)
+
+
+class Scene:
+    """One run in a world, with its samplers and readers, while it is entered.
+
+    Parameters
+    ----------
+    honest : set of str
+        Kinds of errors that readers may meet.
+    versions : int
+        How many samplers there are that have values of their own.
+    """
+
+    def __init__(
+        self, world: World, name: str, seed: int, *, honest: set[str], versions: int = 1
+    ) -> None:
+        self.world = world
+        self.run = f"{name}-{seed}-{time.monotonic_ns()}"
+        self.chance = random.Random(seed)
+        self.outcome = Outcome(name, "disk" if world.s3 is None else "s3", seed)
+        self._versions = versions
+        self._samplers: list[Sampler] = []
+        self._faults: list[Fault] = []
+        sources: tuple[Source, ...] = (
+            InProcess(world.archive, self.run),
+            OverHttp(world.client, self.run),
+        )
+        self._readers = [
+            Reader(source, seed + number, honest, versions) for number, source in enumerate(sources)
+        ]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for reader in self._readers:
+            self._stack.enter_context(reader)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for way in self.world.ways:
+            way.clear()
+        for sampler in self._samplers:
+            sampler.kill()
+        self._stack.close()
+
+    @property
+    def prefix(self) -> str:
+        """Return the prefix of the run's keys."""
+        return run_prefix(self.run)
+
+    def sampler(
+        self,
+        *,
+        version: int = 0,
+        samples: tuple[int, int] = (0, SAMPLES),
+        environment: Mapping[str, str] | None = None,
+        pace_s: float = 0.004,
+        store: str | None = None,
+        **options: Any,
+    ) -> Sampler:
+        """Start a sampler, which reaches the store by a way that can be disturbed.
+
+        Parameters
+        ----------
+        environment
+            More variables of the process.
+        options
+            More arguments of its `TraceRecorder`.
+        """
+        order = Order(
+            store=store or self.world.url,
+            run=self.run,
+            acknowledged=str(self.world.folder / f"{self.run}-{version}.acknowledged"),
+            samples=samples,
+            version=version,
+            pace_s=pace_s,
+            options=options,
+        )
+        variables = {**self.world.environment(self.world.for_recorders), **(environment or {})}
+        sampler = Sampler(order, variables, self.world.folder / "samplers.log")
+        self._samplers.append(sampler)
+        return sampler
+
+    def disturb(self, way: FaultProxy | None, fault: Fault) -> Fault:
+        """Let requests on *way* fail from now on."""
+        assert way is not None, "a folder has no way that could be disturbed"
+        self._faults.append(fault)
+        return way.add(fault)
+
+    def expect(self, ending: Ending, *kinds: str) -> None:
+        """Note it if a sampler did not end by an error of these kinds; an empty one is none."""
+        if ending.kind not in kinds:
+            self.outcome.incomplete.append(f"expected {kinds}, a sampler ended with {ending}")
+
+    def await_refusal(self, kind: str) -> None:
+        """Return once every reader met an error of this kind."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not all(reader.seen.refused[kind] for reader in self._readers):
+            assert time.monotonic() < deadline, f"readers met no {kind}"
+            time.sleep(0.01)
+
+    def pause(self, longest_s: float) -> None:
+        """Let a random time pass: the moment is what is tried."""
+        time.sleep(self.chance.uniform(0, longest_s))
+
+    def finish(self) -> Outcome:
+        """End all disturbance, complete the run, and hold it to the truth."""
+        for way in self.world.ways:
+            way.clear()
+        self._stack.close()
+        self.outcome.faults += sum(fault.hits for fault in self._faults)
+        self._check_acknowledged()
+        self._complete()
+        self._check_completed()
+        for reader in self._readers:
+            self._add(reader.seen)
+        return self.outcome
+
+    def _check_acknowledged(self) -> None:
+        with self.world.open_archive() as archive:
+            reader = Reader(InProcess(archive, self.run), 0, set(), self._versions)
+            recorded = reader.look_at_all()
+        self._add(reader.seen)
+        safe = {
+            (Tile(name, step, start), sampler.order.version)
+            for sampler in self._samplers
+            for step, start in sampler.acknowledged()
+            for name in FIELDS
+        }
+        self.outcome.acknowledged = len(safe)
+        for tile, version in safe:
+            if tile not in recorded:
+                self.outcome.lost.append(f"{tile} is not recorded")
+            elif reader.version(tile) != version:
+                self.outcome.lost.append(f"{tile} has the values of another sampler")
+
+    def _complete(self) -> None:
+        """Start each recorder again, until the run is sealed."""
+        names = [sampler.order.options.get("writer", "main") for sampler in self._samplers]
+        for writer in dict.fromkeys(names):
+            if RunRecords(self.world.store, self.run).seal is None:
+                # Whoever opens a run of which the sealing was cut short seals it.
+                self.expect(self.sampler(writer=writer, pace_s=0.0).end(), "", "run-sealed")
+
+    def _check_completed(self) -> None:
+        store, problems = self.world.store, self.outcome.incomplete
+        status = RunRecords(store, self.run).status()
+        if status is not RunStatus.SEALED:
+            problems.append(f"the run is {status}, not sealed")
+        problems += [
+            f"verify: {one.finding} {one.key}: {one.detail}"
+            for one in verify_run(store, self.run).found
+            if one.finding is not Finding.ORPHAN
+        ]
+        for reader in self._readers:
+            missing = set(tiles()) - reader.look_at_all()
+            problems += [f"{tile} is not recorded" for tile in sorted(missing)]
+        if self._versions == 1:
+            problems += _differences(hierarchy(store, self.run), _undisturbed())
+
+    def _add(self, seen: Seen) -> None:
+        self.outcome.reads += seen.reads
+        self.outcome.wrong += seen.wrong
+        self.outcome.refused += seen.refused
+
+
+def hierarchy(store: Store, run: str) -> dict[str, Any]:
+    """Return every object of a run's Zarr hierarchy, but for what names the run.
+
+    Documents are parsed: the order of fields in them is that of their declaration.
+    """
+    prefix = f"{run_prefix(run)}/trace.zarr/"
+    objects: dict[str, Any] = {}
+    for found in store.objects(prefix.rstrip("/")):
+        data, name = store.read(found.key), found.key.removeprefix(prefix)
+        objects[name] = json.loads(data) if name.endswith("zarr.json") else data
+    objects["zarr.json"].pop("attributes")
+    return objects
+
+
+@cache
+def _undisturbed() -> dict[str, Any]:
+    """Return the hierarchy of a run to which nothing happened."""
+    store = open_store("memory://undisturbed")
+    with TraceRecorder(store, "undisturbed", steps=STEPS, samples=SAMPLES) as rec:
+        for start in range(0, SAMPLES, TILE):
+            samples = slice(start, start + TILE)
+            for step in range(STEPS):
+                x, tokens, out = (truth(name, step)[samples] for name in FIELDS)
+                rec.record(step, samples=samples, t=step / STEPS, x=x, tokens=tokens)
+                rec.record(step, samples=samples, layer=LAYER, out=out)
+    return hierarchy(store, "undisturbed")
+
+
+def _differences(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} is not as in a run that nothing disturbed"
+        for key in sorted(expected.keys() | got.keys())
+        if got.get(key) != expected.get(key)
+    ]

@@ -1,0 +1,136 @@
+"""Where a run lives: a store, a service over it, and the ways to both, which can be disturbed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import httpx
+
+from archive_schema.store import StoreOptions, open_store
+from server.query import Archive
+from tests.faults.proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from archive_schema.store import Store
+    from tests.s3_server import S3Server
+
+ROOT: Final = Path(__file__).parents[2]
+_PROGRAM: Final = str(Path(sys.executable).with_name("trace-archive"))
+_START_TIMEOUT_S: Final = 60.0
+
+
+class Service:
+    """A process ``trace-archive serve`` that keeps nothing in memory, so that each read reads."""
+
+    def __init__(self, store_url: str, environment: dict[str, str], log: Path) -> None:
+        self._store_url = store_url
+        self._log = log
+        self._environment = {
+            **environment,
+            "TRACE_ARCHIVE_CACHE_BYTES": "0",
+            "TRACE_ARCHIVE_RECENT_BYTES": "0",
+        }
+        self._process, self.url = self._started(0)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def restart(self) -> None:
+        """Kill the process, and start another at the same address."""
+        self.kill()
+        self._process, _ = self._started(int(self.url.rpartition(":")[2]))
+
+    def _started(self, port: int) -> tuple[subprocess.Popen[str], str]:
+        with self._log.open("a") as log:
+            process = subprocess.Popen(
+                [_PROGRAM, "serve", "--store", self._store_url, "--port", str(port)],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            if found:
+                _await_answer(f"{found[0]}/healthz", process)
+                return process, found[0]
+        raise RuntimeError("the service did not start; its log tells why")
+
+
+class World:
+    """A store and a service over it, while it is entered.
+
+    Parameters
+    ----------
+    folder
+        Of this world alone.
+    s3
+        The server of which the store is a part; None for a store in *folder*.
+    """
+
+    def __init__(self, folder: Path, s3: S3Server | None) -> None:
+        self.folder = folder
+        self.s3 = s3
+        self.url = str(folder / "store") if s3 is None else s3.fresh_url()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.for_recorders = self._way()
+        self.for_readers = self._way()
+        self.store: Store = open_store(self.url)
+        """The store itself, by a way that nothing disturbs."""
+        self.service = Service(
+            self.url, self.environment(self.for_readers), self.folder / "service.log"
+        )
+        self._stack.callback(self.service.kill)
+        self.client = self._stack.enter_context(httpx.Client(base_url=self.service.url, timeout=60))
+        self.archive = self._stack.enter_context(self.open_archive(self.for_readers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def ways(self) -> list[FaultProxy]:
+        """Return the ways that can be disturbed; a folder has none."""
+        return [way for way in (self.for_recorders, self.for_readers) if way is not None]
+
+    def open_archive(self, way: FaultProxy | None = None) -> Archive:
+        """Return queries over the store that keep no values in memory."""
+        options = StoreOptions() if way is None else StoreOptions(endpoint_url=way.url)
+        return Archive(open_store(self.url, options), cache_bytes=0)
+
+    def environment(self, way: FaultProxy | None) -> dict[str, str]:
+        """Return the variables of a process that reaches the store by *way*."""
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return variables if way is None else {**variables, "AWS_ENDPOINT_URL": way.url}
+
+    def _way(self) -> FaultProxy | None:
+        if self.s3 is None:
+            return None
+        return self._stack.enter_context(FaultProxy(self.s3.endpoint_url))
+
+
+def _await_answer(url: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            httpx.get(url, timeout=5).raise_for_status()
+        except httpx.TransportError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
