@@ -192,14 +192,18 @@ def test_a_store_is_recorded_into_and_served_by_the_commands_of_the_file(
         stack.callback(s3.kill)
         ports = {"8333": s3.ports["s3.port"], "8888": s3.ports["filer.port"]}
         wait_for(lambda: passes(store.probe, ports), "the store to be healthy")
-        here = {
-            "TRACE_ARCHIVE_HOST": "127.0.0.1",
-            "TRACE_ARCHIVE_PORT": str(port),
-            "TRACE_ARCHIVE_CATALOGUE": str(tmp_path / "catalogue"),
+        environment = {
+            name: value.replace("/var/lib/trace-archive", str(tmp_path))
+            for name, value in server.environment.items()
         }
-        environment = {**server.environment, **s3.environment, **here}
-        serving = stack.enter_context(running(by_hand(server), environment))
-        wait_for(lambda: passes(server.probe, {"8000": port}), "the server to be healthy")
+        here = {"TRACE_ARCHIVE_HOST": "127.0.0.1", "TRACE_ARCHIVE_PORT": str(port)}
+        command = by_hand(server)
+        serving = stack.enter_context(running(command, {**environment, **s3.environment, **here}))
+        wait_for(
+            lambda: serving.poll() is not None or passes(server.probe, {"8000": port}),
+            "the server to be healthy",
+        )
+        assert serving.poll() is None
 
         with running(by_hand(recorder, *SMALL), {**recorder.environment, **s3.environment}) as one:
             recorded = one.wait(TIMEOUT_S)
