@@ -12,14 +12,13 @@ from pydantic import AwareDatetime, Field
 
 from archive_schema.documents import document_bytes, read_document
 from archive_schema.errors import NotFoundError
+from archive_schema.layout import ANNOTATIONS
 from archive_schema.models import Document
 
 if TYPE_CHECKING:
     from archive_schema.models import RunManifest
     from archive_schema.store import Store
 
-ANNOTATIONS: Final = "annotations"
-"""Folder of the store, beside that of the runs."""
 _ENDING: Final = ".json"
 
 

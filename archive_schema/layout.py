@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from archive_schema.models import FieldSpec, Place, RunManifest
 
 RUNS: Final = "runs"
+ANNOTATIONS: Final = "annotations"
+"""Folder of what may change of runs, beside theirs."""
 ZARR: Final = "trace.zarr"
 TARGET_BLOCK_NBYTES: Final = 32 * 1024
 """A block holds about this much, so that a few samples cost one short read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
@@ -27,7 +28,7 @@ class Options:
     base_url : str
         Where the archive is served, with a path below the host if it has one.
     token : str | None
-        Sent as ``Authorization: Bearer``.
+        Sent as ``Authorization: Bearer``; by default the variable ``TRACE_ARCHIVE_TOKEN``.
     headers
         Sent with every request.
     timeout_s : float, seconds
@@ -59,7 +60,8 @@ class Options:
         """The headers of every request."""
         # Identity: values hardly compress twice, and a length on the way is the length here.
         common = {"Accept-Encoding": "identity", "User-Agent": "trace-archive-client"}
-        bearer = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        token = os.environ.get("TRACE_ARCHIVE_TOKEN") if self.token is None else self.token
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
         return {**common, **bearer, **self.headers}
 
     def url(self, request: Request) -> str:

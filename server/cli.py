@@ -1,11 +1,12 @@
-"""Commands that read an archive: `serve`, `ls`, `show` and `export`."""
+"""Commands that read an archive, `serve`, `ls`, `show` and `export`, and `token`."""
 
+import json
 import os
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from copy import deepcopy
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final
 
 import typer
@@ -27,7 +28,8 @@ from server.metrics import SHARED_FOLDER
 from server.output import write_file
 from server.query import Archive
 from server.settings import PREFIX, Settings, load_settings
-from server.tables import field_table, head_table, run_table
+from server.tables import field_table, head_table, run_table, token_table
+from server.tokens import Scope, TokenFile
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
@@ -49,6 +51,15 @@ def serve(
         bool | None,
         typer.Option("--public", help="Let other machines read every run, without a login."),
     ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="File of tokens, made by `trace-archive token`.")
+    ] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private", help="Ask for a token to read, too.")
+    ] = None,
+    allow_push: Annotated[
+        bool | None, typer.Option("--allow-push", help="Let this machine write without a token.")
+    ] = None,
 ) -> None:
     """Serve a store over HTTP, until it is interrupted.
 
@@ -65,6 +76,9 @@ def serve(
         "port": port,
         "workers": workers,
         "public": public,
+        "tokens_file": tokens,
+        "private": private,
+        "allow_push": allow_push,
     }
     settings = load_settings(**given)
     # Workers are processes of their own, and find the settings where an operator would put them.
@@ -185,6 +199,43 @@ def export(
     for note in exported.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"wrote {decimal(exported.file.size)} to {out}")
+
+
+def token(
+    *,
+    file: Annotated[
+        Path,
+        typer.Option(
+            envvar=f"{PREFIX}TOKENS_FILE", help="File of tokens; made if it is not there."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Make a token of this name, and show it once.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="A token that may write, too.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Show the names there are.")] = False,
+    revoke: Annotated[str | None, typer.Option(help="Remove the token of this name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make, list or revoke the tokens with which people read and write over HTTP."""
+    if [name is not None, listed, revoke is not None].count(True) != 1 or (write and not name):
+        message = "expected one of --name NAME [--write], --list and --revoke NAME"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    tokens = TokenFile(file)
+    if name is not None:
+        scope: Scope = "write" if write else "read"
+        text = tokens.add(name, scope)
+        typer.echo(json.dumps({"name": name, "scope": scope, "token": text}) if as_json else text)
+        typer.echo(f"token {name!r} may {scope}; it is shown this once", err=True)
+    elif revoke is not None:
+        tokens.revoke(revoke)
+        typer.echo(f"token {revoke!r} is revoked")
+    else:
+        rows = [one.model_dump(mode="json", exclude={"sha256"}) for one in tokens.tokens()]
+        if as_json:
+            typer.echo(json.dumps(rows, indent=2))
+        else:
+            _console().print(token_table(tokens.tokens()))
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -10,7 +10,10 @@ from rich.table import Table
 from archive_schema.wire import ranges_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from archive_schema.wire import FieldDocument, RunDocument, RunPage
+    from server.tokens import Token
 
 
 def run_table(page: RunPage) -> Table:
@@ -33,6 +36,14 @@ def run_table(page: RunPage) -> Table:
     return table
 
 
+def token_table(tokens: Iterable[Token]) -> Table:
+    """Return the tokens that there are."""
+    table = Table("name", "may", "created", box=None)
+    for token in tokens:
+        table.add_row(token.name, token.scope, f"{token.created:%Y-%m-%d %H:%M}")
+    return table
+
+
 def head_table(run: RunDocument) -> Table:
     """Return what is known of a run as a whole."""
     table = Table(show_header=False, box=None)
@@ -45,6 +56,7 @@ def head_table(run: RunDocument) -> Table:
         "samples": run.samples,
         "stored": decimal(run.stored_bytes),
         "tags": ", ".join(run.tags),
+        **({"note": run.note} if run.note else {}),
         "step coordinates": ", ".join(run.step_coordinates),
         "sample coordinates": ", ".join(run.sample_coordinates),
         **{f"metadata.{key}": value for key, value in run.metadata.items()},

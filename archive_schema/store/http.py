@@ -30,7 +30,7 @@ from archive_schema.errors import (
     StorageError,
     from_kind,
 )
-from archive_schema.layout import RUNS
+from archive_schema.layout import ANNOTATIONS, RUNS
 from archive_schema.store.interface import StoredObject, exists, not_found
 from archive_schema.wire import (
     CONTENT_DIGEST_HEADER,
@@ -122,8 +122,27 @@ class HttpStore:
         self._put(key, data, {"If-None-Match": "*"})
 
     def delete(self, key: str) -> None:
-        """Remove an object, where the server lets a single one be removed."""
-        self._ask("DELETE", self._object(key), key)
+        """Refuse: a server removes whole runs and no single objects.
+
+        Raises
+        ------
+        InvalidInputError
+            ``method-not-allowed``.
+        """
+        message = f"{self.url} removes whole runs, and no single object such as {key!r}"
+        raise InvalidInputError(ErrorKind.METHOD_NOT_ALLOWED, message)
+
+    def remove_run(self, run_id: str) -> int:
+        """Have the server remove a run and everything in it; return how many objects there were.
+
+        Raises
+        ------
+        ConflictError
+            ``writer-active`` if somebody records it.
+        """
+        url = self._run(run_id)
+        answer = self._ask("DELETE", url, run_id, params={"confirm": run_id})
+        return int(answer.json()["objects"])
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below *prefix*, sorted."""
@@ -136,10 +155,8 @@ class HttpStore:
             for run_id in self.folders(prefix):
                 yield from self.objects(f"{RUNS}/{run_id}")
             return
-        run_id = prefix.split("/")[1]
         for line in self._lines(prefix, {}):
-            key = f"{RUNS}/{run_id}/{line['key']}"
-            yield StoredObject(key, int(line["nbytes"]), float(line["modified_s"]))
+            yield StoredObject(str(line["key"]), int(line["nbytes"]), float(line["modified_s"]))
 
     def sync(self, keys: Iterable[str]) -> None:
         """Return once the objects survive a power cut of the server's store."""
@@ -161,6 +178,8 @@ class HttpStore:
         return f"{self.url}/runs/{quote(run_id, safe='')}"
 
     def _object(self, key: str) -> str:
+        if key.startswith(f"{ANNOTATIONS}/"):
+            return f"{self.url}/{quote(key)}"
         run_id, path = _parts(key)
         return f"{self._run(run_id)}/objects/{quote(path)}"
 
@@ -176,8 +195,9 @@ class HttpStore:
 
     def _lines(self, prefix: str, parameters: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the lines of a listing, and know whether it came to its end."""
-        if prefix.strip("/") == RUNS:
+        if prefix.strip("/") in (RUNS, ANNOTATIONS):
             url = f"{self.url}/objects"
+            parameters = {"prefix": prefix.strip("/"), **parameters}
         else:
             run_id, path = _parts(f"{prefix.rstrip('/')}/")
             url = f"{self._run(run_id)}/objects"

@@ -15,7 +15,7 @@ import orjson
 from crc32c import crc32c
 
 from archive_schema.documents import parse_document
-from archive_schema.errors import ErrorKind, FormatError, NotFoundError, invalid
+from archive_schema.errors import ErrorKind, FormatError, invalid
 from archive_schema.layout import (
     claim_key,
     commit_key,
@@ -200,12 +200,6 @@ def check_path(path: str) -> str:
         message = f"expected a key inside a run, of names with '/' between them; got {path[:200]!r}"
         raise invalid(ErrorKind.INVALID_NAME, message)
     return path
-
-
-def object_not_found(run_id: str, path: str) -> NotFoundError:
-    """Return the error for an object that a run does not have."""
-    message = f"run {run_id!r} has no object {path[:200]!r}"
-    return NotFoundError(ErrorKind.OBJECT_NOT_FOUND, message)
 
 
 def _check_zarr(data: bytes, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +21,13 @@ from archive_schema.errors import (
     NotFoundError,
     TooLargeError,
 )
-from archive_schema.layout import RUNS, run_prefix
+from archive_schema.layout import ANNOTATIONS, RUNS, run_prefix
 from archive_schema.models import check_run_id
 from archive_schema.wire import CONTENT_DIGEST_HEADER, content_digest, digested_crc32c
 from server.answers import Exchange
 from server.conditional import REVALIDATE
 from server.parameters import query_parameters, refuse_unknown
-from server.push.keys import check_path, object_key, object_not_found
+from server.push.keys import check_path, object_key
 from server.push.upload import ClientGoneError, Upload
 from server.ranges import requested_range
 from server.routes.call import Call, Parameter
@@ -55,14 +56,14 @@ class ObjectAnswer:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         refuse_unknown(query_parameters(scope["query_string"]), ())
-        run_id, path = check_run_id(exchange.path["run"]), check_path(exchange.path["key"])
-        key = f"{run_prefix(run_id)}/{path}"
+        path = check_path(exchange.path["key"])
+        key = f"{_folder(exchange)}/{path}"
         try:
             if scope["method"] == "HEAD":
                 size = await self._service.writing(self._service.store.size, key)
                 described = [("Content-Type", _BINARY), ("Content-Length", str(size))]
                 await _send(exchange, HTTPStatus.OK, described)
-            elif path.endswith(_DOCUMENT_ENDING) and exchange.header(b"range") is None:
+            elif key.endswith(_DOCUMENT_ENDING) and exchange.header(b"range") is None:
                 # Small, and read by the hundred when a run is opened: one question each.
                 data = await self._service.writing(self._service.store.read, key)
                 with self._service.inflight.holding(len(data)):
@@ -70,7 +71,7 @@ class ObjectAnswer:
             else:
                 await self._send_range(exchange, key)
         except NotFoundError as error:
-            raise object_not_found(run_id, path) from error
+            raise NotFoundError(ErrorKind.OBJECT_NOT_FOUND, f"there is no {key}") from error
 
     async def _send_range(self, exchange: Exchange, key: str) -> None:
         size = await self._service.writing(self._service.store.size, key)
@@ -150,19 +151,22 @@ class ListingAnswer:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         given = query_parameters(scope["query_string"])
-        inside = "run" in exchange.path
-        refuse_unknown(given, ("prefix", "delimiter") if inside else ("delimiter",))
-        delimiter = given.get("delimiter")
-        if delimiter not in (None, "/") or not (inside or delimiter):
-            message = f"parameter 'delimiter': expected '/', got {delimiter!r}"
+        refuse_unknown(given, ("prefix", "delimiter"))
+        prefix, delimiter = given.get("prefix"), given.get("delimiter")
+        if delimiter not in (None, "/"):
+            message = f"parameter 'delimiter': expected '/', got {delimiter[:100]!r}"
             raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-        prefix = RUNS
-        if inside:
-            prefix = run_prefix(check_run_id(exchange.path["run"]))
-            if given.get("prefix"):
-                prefix = f"{prefix}/{check_path(given['prefix'])}"
+        if "run" in exchange.path:
+            folder = _folder(exchange)
+            prefix = f"{folder}/{check_path(prefix)}" if prefix else folder
+        elif (prefix, delimiter) not in ((RUNS, "/"), (ANNOTATIONS, None)):
+            message = (
+                f"expected prefix={RUNS}&delimiter=/ or prefix={ANNOTATIONS};"
+                f" got prefix {str(prefix)[:100]!r} and delimiter {delimiter!r}"
+            )
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
         lines = self._folders if delimiter else self._objects
-        await self._stream(exchange, _parts(lines(exchange, prefix)))
+        await self._stream(exchange, _parts(lines(str(prefix))))
 
     async def _stream(self, exchange: Exchange, parts: Iterator[bytes]) -> None:
         # The first part before the status: a store that does not answer is a clear 503.
@@ -181,15 +185,14 @@ class ListingAnswer:
                 return
         await exchange.send({"type": "http.response.body"})
 
-    def _folders(self, _: Exchange, prefix: str) -> Iterator[dict[str, Any]]:
+    def _folders(self, prefix: str) -> Iterator[dict[str, Any]]:
         for name in self._service.store.folders(prefix):
             yield {"folder": name}
 
-    def _objects(self, exchange: Exchange, prefix: str) -> Iterator[dict[str, Any]]:
-        outside = f"{run_prefix(exchange.path['run'])}/"
+    def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         for found in self._service.store.objects(prefix):
             yield {
-                "key": found.key.removeprefix(outside),
+                "key": found.key,
                 "nbytes": found.nbytes,
                 "modified_s": found.modified_s,
             }
@@ -244,16 +247,31 @@ def object_calls(service: Service) -> list[Call]:
             successes=((HTTPStatus.OK, "OK"),),
         ),
         Call(
+            "/annotations/{key}",
+            ObjectAnswer(service),
+            "annotations_object",
+            "What somebody said of a run, as it is stored",
+            "objects",
+            media_types=(_BINARY,),
+            successes=((HTTPStatus.OK, "OK"),),
+        ),
+        Call(
             "/objects",
             listing,
-            "run_folders",
-            "The names of all runs as the store has them, a line of JSON each",
+            "store_objects",
+            "The names of all runs, or what there is of annotations, a line of JSON each",
             "objects",
-            (delimiter,),
+            (replace(prefix, description="runs or annotations.", example="runs"), delimiter),
             (LINES_MEDIA_TYPE,),
             successes=((HTTPStatus.OK, "OK"),),
         ),
     ]
+
+
+def _folder(exchange: Exchange) -> str:
+    """Return the folder of the store that a path leads into."""
+    run_id = exchange.path.get("run")
+    return ANNOTATIONS if run_id is None else run_prefix(check_run_id(run_id))
 
 
 def _parts(lines: Iterator[dict[str, Any]]) -> Iterator[bytes]:
