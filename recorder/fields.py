@@ -100,7 +100,8 @@ class Fields:
         self.keep(RecordedField(spec, stored=True, probed=True))
 
     def drop(self, address: Address) -> None:
-        """Forget a field of which nothing came into the store, as its first values were refused."""
+        """Forget a field of which nothing came into the store, and what was settled of it."""
+        self._options.pop(address, None)
         field = self._known.get(address)
         if field is None or field.stored:
             return

@@ -20,6 +20,7 @@ from server.routes import changes, health, lifecycle, query, runs, steps
 from server.routes.exports import NOTES_HEADER, export_calls
 from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
+from server.routes.tiles import tile_calls
 from server.routes.zarr import zarr_calls
 from server.service import Service
 from server.settings import load_settings
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *export_calls(service),
         *zarr_calls(service),
         *object_calls(service),
+        *tile_calls(service),
     ]
     # First, because a router tries one route after another.
     app.router.routes[:0] = [call.route() for call in calls]

@@ -13,6 +13,7 @@ from server.catalogue import Catalogue
 from server.inflight import InFlight
 from server.metrics import Metrics
 from server.push.gateway import Gateway
+from server.push.pushes import Pushes
 from server.query import Archive
 from server.recent import RecentAnswers
 
@@ -43,6 +44,12 @@ class Service:
         self.metrics = Metrics()
         self.recent = RecentAnswers(settings.recent_bytes)
         self.gateway = Gateway(self.store)
+        self.pushes = Pushes(
+            self.store,
+            durable=settings.push_durability == "disk",
+            patience_s=settings.push_patience_s,
+            idle_s=settings.push_idle_s,
+        )
         self.inflight = InFlight(settings.max_inflight_bytes)
         """Memory for what is on its way between clients and the store."""
         self.remote = self.archive.reader.remote
@@ -55,9 +62,11 @@ class Service:
         self._catalogue = Catalogue(self.archive, self.settings.catalogue)
         # So that the first list of a large store finds some of it done.
         self._catalogue.nudge()
+        self.pushes.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.pushes.stop()
         self.catalogue.close()
         self.archive.close()
 

@@ -1,7 +1,7 @@
 """How the service runs: `TRACE_ARCHIVE_*` variables and arguments of `trace-archive serve`."""
 
 import ipaddress
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     """Bodies of writes, and objects, held in memory at once in each worker; beyond, 503."""
     upload_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """How long the body of one write may take to come."""
+    push_durability: Literal["process", "disk"] = "disk"
+    """What a value that was acknowledged survives in a folder: the process, or a power cut too."""
+    push_patience_s: Annotated[float, Field(gt=0)] = 10.0
+    """How long a value waits for a store that does not answer, before 503."""
+    push_idle_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long after its last value a run is taken for being recorded."""
     catalogue: str | None = None
     """Path of the file that keeps the list of runs between starts; None keeps it in memory."""
     access_log: bool = False
