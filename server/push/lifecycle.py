@@ -12,6 +12,7 @@ from archive_schema.records import RunRecords, read_manifest
 from recorder.maintenance import remove_run
 from recorder.opening import manifest_of, open_run
 from recorder.sealing import seal_run
+from server.push.pushes import is_push_writer
 
 if TYPE_CHECKING:
     from archive_schema.store import Store
@@ -54,6 +55,9 @@ def declare(store: Store, declaration: RunDeclaration) -> bool:
 def seal(store: Store, run_id: str, *, force: bool) -> None:
     """Seal a run; nothing happens if it is sealed.
 
+    Services that take values over HTTP do not count as recording: what they acknowledged is
+    committed, and is in the run.
+
     Parameters
     ----------
     force
@@ -68,7 +72,7 @@ def seal(store: Store, run_id: str, *, force: bool) -> None:
     """
     records = RunRecords(store, run_id)
     if records.seal is None and not force:
-        _check_left(records, "force=true stops it")
+        _check_left(records, "force=true stops it", pushed=False)
     seal_run(records)
 
 
@@ -93,7 +97,7 @@ def remove(store: Store, run_id: str, *, force: bool) -> int:
         try:
             records = RunRecords(store, run_id)
             if records.seal is None:
-                _check_left(records, "force=true removes it all the same")
+                _check_left(records, "force=true removes it all the same", pushed=True)
         except NotFoundError:
             pass  # what is left of a removal that was cut short, or nothing, which is told below
         except FormatError as error:
@@ -102,11 +106,16 @@ def remove(store: Store, run_id: str, *, force: bool) -> int:
     return remove_run(store, run_id)
 
 
-def _check_left(records: RunRecords, hint: str) -> None:
+def _check_left(records: RunRecords, hint: str, *, pushed: bool) -> None:
+    """Refuse a run that somebody records; also one that values are put into, if *pushed*."""
     heartbeats = records.heartbeats()
     records.refresh()
     found = openings(records, heartbeats, time.time())
-    recording = [str(one) for one in found if one.state == "recording"]
+    recording = [
+        str(one)
+        for one in found
+        if one.state == "recording" and (pushed or not is_push_writer(one.claim.writer))
+    ]
     if recording:
         message = f"run {records.run_id!r} is recorded by {', '.join(recording)}; {hint}"
         raise ConflictError(ErrorKind.WRITER_ACTIVE, message)

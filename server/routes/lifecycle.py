@@ -59,7 +59,8 @@ def declare(request: Request, declaration: Annotated[RunDeclaration, Body()]) ->
 def seal(request: Request, run: str, *, force: _Force = False) -> Response:
     """Seal the run, so that nothing can be added to it; nothing happens if it is sealed."""
     service = service_of(request)
-    seal_run(service.store, check_run_id(run), force=force)
+    service.pushes.close(check_run_id(run))
+    seal_run(service.store, run, force=force)
     return _document(service, run)
 
 
@@ -130,6 +131,8 @@ def remove(
     elif confirm != run:
         message = f"parameter 'confirm': expected {run!r}, the id again; got {confirm!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    if force:
+        service.pushes.close(run)
     count = remove_run(service.store, run, force=force)
     LOG.warning("run %s removed by %s: %d objects", run, request.scope.get(CALLER, "-"), count)
     service.forget(run)
