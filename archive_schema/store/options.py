@@ -147,11 +147,11 @@ def _from_variables(environment: Mapping[str, str]) -> StoreOptions:
 
 
 def _check_endpoint(url: str) -> None:
+    if "@" in url:
+        # Not repeated: it holds a secret, and errors are logged.
+        message = "an endpoint URL holds no credentials: name them by profile or variables"
+        raise invalid(ErrorKind.INVALID_PARAMETER, message)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         message = f"expected an endpoint URL such as https://host:9000; got {url!r}"
-        raise invalid(ErrorKind.INVALID_PARAMETER, message)
-    if parts.username or parts.password:
-        # Not repeated: it holds a secret, and errors are logged.
-        message = "an endpoint URL holds no credentials: name them by profile or variables"
         raise invalid(ErrorKind.INVALID_PARAMETER, message)

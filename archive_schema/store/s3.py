@@ -29,7 +29,7 @@ _DEFAULT_REGION: Final = "us-east-1"
 _BELIEVED: Final = timedelta(minutes=5)
 """How long credentials are used before botocore is asked again; it renews them earlier than
 that before their end."""
-_S3_CONNECT_TIMEOUT_S: Final = 5.0
+_CONNECT_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,12 @@ class S3Access:
         """Return the arguments of an `s3fs.S3FileSystem` that reaches the same place."""
         arguments: dict[str, Any] = {
             "anon": self.options.anonymous is True,
+            # An instance that was made before knows the environment of then.
+            "skip_instance_cache": True,
             "client_kwargs": {"region_name": self.region},
             "config_kwargs": {
                 "s3": {"addressing_style": "path" if self.path_style else "virtual"},
-                "connect_timeout": min(self.options.request_timeout_s, _S3_CONNECT_TIMEOUT_S),
+                "connect_timeout": min(self.options.request_timeout_s, _CONNECT_TIMEOUT_S),
                 "read_timeout": self.options.request_timeout_s,
                 # s3fs itself tries five times; both together would take minutes to give up.
                 "retries": {"total_max_attempts": 1},

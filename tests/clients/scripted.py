@@ -69,10 +69,11 @@ def scripted(*answers: Answer | Callable[[Asked], Answer]) -> Iterator[Script]:
             for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said.body[: said.cut])
+            if self.command != "HEAD":
+                self.wfile.write(said.body[: said.cut])
             self.close_connection = said.cut is not None
 
-        do_GET = do_POST = answer  # noqa: N815  the base class names them
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815  the base class names them
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Say nothing."""
