@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.documents import parse_document
+from archive_schema.errors import ErrorKind, FormatError
 from archive_schema.layout import commit_key
 from archive_schema.models import Commit
 
@@ -65,7 +66,19 @@ class Chain:
         for data in found:
             if data is None or (commits and commits[-1].end):
                 break
-            commits.append(parse_document(data, self.key(self.length + len(commits)), Commit))
+            sequence = self.length + len(commits)
+            commit = parse_document(data, self.key(sequence), Commit)
+            if (commit.writer, commit.epoch, commit.sequence) != (
+                self.writer,
+                self.epoch,
+                sequence,
+            ):
+                message = (
+                    f"{self.key(sequence)} is the commit {commit.sequence} of epoch {commit.epoch}"
+                    f" of writer {commit.writer!r}"
+                )
+                raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+            commits.append(commit)
         return commits
 
     def add(self, commits: Sequence[Commit]) -> bool:

@@ -25,7 +25,7 @@ from pydantic import (
 from archive_schema.errors import ErrorKind, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 FORMAT_VERSION: Final = 1
 """Version of everything that `docs/format.md` describes."""
@@ -271,6 +271,19 @@ class TileColumns(Document):
     block: tuple[tuple[int, ...], ...] | None = None
     """Ragged fields only: the extent of a block at that step."""
 
+    def without(self, gone: Collection[tuple[int, int]]) -> Self:
+        """Return the columns without the tiles in *gone*, each a step and a tile."""
+        kept = [
+            at for at, tile in enumerate(zip(self.step, self.tile, strict=True)) if tile not in gone
+        ]
+        columns = {name: getattr(self, name) for name in type(self).model_fields if name != "field"}
+        return self.model_copy(
+            update={
+                name: None if column is None else tuple(column[at] for at in kept)
+                for name, column in columns.items()
+            }
+        )
+
 
 class StepColumn(Document):
     """Values of one step coordinate."""
@@ -288,6 +301,21 @@ class SampleColumn(Document):
     dtype: str
     start: NonNegative
     value: tuple[Any, ...]
+
+
+class Withdrawal(Document):
+    """Tiles that one commit named and that count as not recorded since, because they are lost.
+
+    It names the commit, so that the same tiles may be recorded again by a later one, and every
+    reader knows which holds, in whatever order it reads.
+    """
+
+    writer: Name
+    epoch: NonNegative
+    sequence: NonNegative
+    field: str
+    step: tuple[int, ...]
+    tile: tuple[int, ...]
 
 
 End: TypeAlias = Literal["closed", "failed", "replaced", "sealed"]
@@ -308,6 +336,8 @@ class Commit(Document):
     tiles: tuple[TileColumns, ...] = ()
     steps: tuple[StepColumn, ...] = ()
     samples: tuple[SampleColumn, ...] = ()
+    withdrawn: tuple[Withdrawal, ...] = ()
+    """Tiles of other commits that are lost or damaged; only repairing puts any."""
     end: End | None = None
     reason: str = ""
     """Of the end, for people."""

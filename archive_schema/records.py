@@ -27,6 +27,7 @@ from archive_schema.layout import (
     claim_key,
     commit_key,
     commits_prefix,
+    epoch_prefix,
     field_key,
     field_path,
     heartbeat_key,
@@ -50,6 +51,7 @@ from archive_schema.models import (
     check_run_id,
 )
 from archive_schema.store.interface import is_remote
+from archive_schema.withdrawn import Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,6 +172,7 @@ class RunRecords:
         self.ledger = Ledger()
         self._chains: dict[tuple[str, int], Chain] = {}
         self._claims: dict[tuple[str, int], Claim] = {}
+        self._withdrawn = Withdrawn()
         self.refresh()
 
     @property
@@ -181,6 +184,11 @@ class RunRecords:
     def marks(self) -> dict[tuple[str, int], int]:
         """Commits read so far, by writer and epoch; none of a run that was sealed when opened."""
         return {at: chain.length for at, chain in self._chains.items() if chain.length}
+
+    @property
+    def withdrawn(self) -> int:
+        """Return how many tiles were withdrawn, so that others may be in their places."""
+        return self._withdrawn.count
 
     @property
     def open_epochs(self) -> list[tuple[str, int]]:
@@ -263,12 +271,18 @@ class RunRecords:
         ----------
         end, reason
             What the writer learns, should it try to commit once more.
+
+        Raises
+        ------
+        FormatError
+            ``record-damaged`` if a commit is lost before others: an end there would hide them.
         """
         chain = self._chain(writer, epoch)
         while True:
             self._read([chain])
             if chain.ended:
                 return
+            self._check_no_gap(chain)
             last = Commit(
                 writer=writer,
                 epoch=epoch,
@@ -318,11 +332,33 @@ class RunRecords:
             # Whatever can fail comes first, so that nothing is taken in by halves.
             commits = [commit for part in new for commit in part]
             self._declare(tiles.field for commit in commits for tiles in commit.tiles)
+            if self._withdrawn.add(commits):
+                self._read_again()
+                return True
             for commit in commits:
-                self.ledger.add(commit)
+                self.ledger.add(self._withdrawn.left_of(commit))
             chains = [c for c, part in zip(chains, new, strict=True) if c.add(part)]
             found = found or bool(commits)
         return found
+
+    def _read_again(self) -> None:
+        """Read all commits anew, because some tiles that they name were withdrawn."""
+        known = self.ledger.fields
+        self.ledger = Ledger()
+        for path, field in known.items():
+            self.ledger.declare(path, field.spec)
+        self._chains = {at: Chain(self.run_id, *at) for at in self._chains}
+        self._read(list(self._chains.values()))
+
+    def _check_no_gap(self, chain: Chain) -> None:
+        prefix = epoch_prefix(self.run_id, chain.writer, chain.epoch)
+        numbers = (found.key.rpartition("/")[2] for found in self.store.objects(prefix))
+        if f"{chain.length:08d}.json" < max((n for n in numbers if n[0].isdigit()), default=""):
+            message = (
+                f"the commit {chain.key(chain.length)} is lost, and later ones are there:"
+                f" `trace-archive repair {self.run_id}` first"
+            )
+            raise FormatError(ErrorKind.RECORD_DAMAGED, message)
 
     def _declare(self, paths: Iterable[str]) -> None:
         unknown = [path for path in dict.fromkeys(paths) if path not in self.ledger.fields]

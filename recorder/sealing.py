@@ -34,7 +34,6 @@ from archive_schema.hierarchy import (
     root_attributes,
 )
 from archive_schema.layout import (
-    array_path,
     declared_steps,
     field_steps,
     group_path,
@@ -137,10 +136,10 @@ def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
         if _is_trace(fields) or not fields:
             documents |= _coordinate_documents(path, ledger, steps, samples)
             attributes[path] = {"coordinates": " ".join(named)} if named else {}
-    paths = [*groups, *_ragged_groups(ledger)]
     for field in ledger.fields.values():
-        documents |= _ragged_documents(field)
-    documents |= group_documents(paths, attributes)
+        if field.spec.ragged:
+            documents |= ragged_documents(manifest, field)
+    documents |= group_documents(groups, attributes)
     metadata = {p: data for p, data in documents.items() if p.rpartition("/")[2] == "zarr.json"}
     documents["zarr.json"] = consolidated(metadata)
     return documents
@@ -212,21 +211,13 @@ def _coordinate_documents(
     return documents
 
 
-def _ragged_groups(ledger: Ledger) -> list[str]:
-    return [
-        array_path(field.spec, step).rpartition("/")[0]
-        for field in ledger.fields.values()
-        if field.spec.ragged
-        for step in field.steps
-    ]
-
-
-def _ragged_documents(field: FieldLedger) -> dict[str, bytes]:
+def ragged_documents(manifest: RunManifest, field: FieldLedger) -> dict[str, bytes]:
+    """Return the metadata of a ragged field's arrays, and of the groups above them."""
     documents: dict[str, bytes] = {}
-    if field.spec.ragged:
-        for step in field.steps:
-            entry = field.tile(step)
-            assert entry is not None, "a ragged field has a tile at each of its steps"  # noqa: S101
-            ragged = (step, entry.shape, entry.block)
-            documents |= array_documents(field.spec, steps=0, samples=0, ragged=ragged)
-    return documents
+    for step in field.steps:
+        entry = field.tile(step)
+        assert entry is not None, "a ragged field has a tile at each of its steps"  # noqa: S101
+        ragged = (step, entry.shape, entry.block)
+        documents |= array_documents(field.spec, steps=0, samples=0, ragged=ragged)
+    groups = [path.removesuffix("/zarr.json").rpartition("/")[0] for path in documents]
+    return documents | group_documents(groups, root_attributes(manifest))

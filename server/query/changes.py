@@ -79,6 +79,9 @@ def changes_since(run: RunView, since: str) -> ChangeSet:
                 steps.update(tiles.step if tiles.field in stepped else ())
             for column in commit.steps:
                 steps.update(column.step)
+            for gone in commit.withdrawn:
+                fields.add(gone.field)
+                steps.update(gone.step if gone.field in stepped else ())
     except NotFoundError:
         return _everything(run)
     return ChangeSet(run.version, tuple(sorted(steps)), run.samples, tuple(sorted(fields)))

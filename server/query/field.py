@@ -35,7 +35,9 @@ class FieldView:
         self.ledger = ledger
         self.spec = ledger.spec
         self.path = field_path(*self.spec.address)
-        self.identity = (run.manifest.uid, run.zarr, self.path)
+        # What was withdrawn may have been recorded again, with other values.
+        stored = f"{run.zarr}~{run.records.withdrawn}"
+        self.identity = (run.manifest.uid, stored, self.path)
         """Tells the stored values from those of any other field, also of a run before this."""
         self.dims = self.spec.dims
         self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
