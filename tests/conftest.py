@@ -10,6 +10,7 @@ import pytest
 
 from archive_schema.store import open_store
 from tests.s3_server import S3Server
+from tests.server_fixture import served
 
 # Before torch is imported, here and in programs that tests start: where tests share the cores,
 # a thread for each core in each of them makes all of them wait for one another.
@@ -38,13 +39,26 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(params=["memory", "file", "s3"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of an empty store, of each kind in turn."""
+    """Return the URL of an empty store, of each kind in turn.
+
+    A suite that says ``"http"``, by indirect parametrization, gets a server before a store.
+    """
+    if request.param == "http":
+        url: str = request.getfixturevalue("gateway_url")
+        return url
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}"
     if request.param == "file":
         return (tmp_path / "store").as_uri()
     server: S3Server = request.getfixturevalue("s3")
     return server.fresh_url()
+
+
+@pytest.fixture
+def gateway_url() -> Iterator[str]:
+    """Return the address of a server before an empty store, which takes writes."""
+    with served(f"memory://{uuid.uuid4().hex}", allow_push=True) as url:
+        yield url
 
 
 @pytest.fixture
