@@ -147,8 +147,7 @@ class LocalStore:
 
         Whoever made them: another process may have, and promised less.
         """
-        while folder not in self._durable:
-            above = os.path.dirname(folder)
+        while folder not in self._durable and (above := os.path.dirname(folder)) != folder:
             try:
                 _flush(above, folder=True)
             except PermissionError:
