@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from crc32c import crc32c
 
 from archive_schema.chain import Chain
-from archive_schema.documents import document_bytes, parse_document, read_document
+from archive_schema.documents import document_bytes, parse_document, read_bytes, read_document
 from archive_schema.errors import (
     ConflictError,
     ErrorKind,
@@ -378,7 +378,7 @@ class RunRecords:
 
     def _object(self, key: str) -> bytes | None:
         try:
-            return self.store.read(key)
+            return read_bytes(self.store, key)
         except NotFoundError:
             return None
 
@@ -388,7 +388,7 @@ class RunRecords:
     def _sealed_ledger(self, seal: Seal) -> Ledger:
         key = f"{run_prefix(self.run_id)}/{seal.index}"
         try:
-            data = self.store.read(key)
+            data = read_bytes(self.store, key)
         except NotFoundError as error:
             message = f"the index {key} of a sealed run is lost"
             raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error

@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from archive_schema.documents import document_bytes, parse_document
+from archive_schema.documents import document_bytes, parse_document, read_bytes
 from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
 from archive_schema.layout import commit_key, run_prefix
 from archive_schema.models import Claim, Commit, Heartbeat, TileColumns
@@ -114,7 +114,7 @@ class Committer:
                 self._store.create(key, data)
             except ConflictError:
                 try:
-                    known = self._store.read(key)
+                    known = read_bytes(self._store, key)
                 except NotFoundError:  # a store may answer so although nothing was written
                     continue
                 if known != data:

@@ -103,17 +103,28 @@ class BlockReader:
                 ]
         if self._pool is None or len(ranges) < 2:  # noqa: PLR2004  one range needs no thread
             for one in ranges:
-                self._decode(field, one, self._fetch(field, one))
+                self._take(field, one, self._fetch(field, one))
             return results
         fetched = self._pool.map(lambda one: self._fetch(field, one), ranges)
         for one, data in zip(ranges, fetched, strict=True):
-            self._decode(field, one, data)
+            self._take(field, one, data)
         return results
+
+    def _take(self, field: FieldView, one: _Range, data: bytes) -> None:
+        """Decode a range; one that came over a network is read again before it is damaged.
+
+        What lies sound in a store may be cut or changed on its way, and no client notices.
+        """
+        try:
+            self._decode(field, one, data)
+        except FormatError:
+            if not self.remote:
+                raise
+            self._decode(field, one, self._fetch(field, one))
 
     def _fetch(self, field: FieldView, one: _Range) -> bytes:
         try:
-            data = self.store.read_range(one.key, one.start, one.stop)
-            length = one.start + len(data)
+            return self.store.read_range(one.key, one.start, one.stop)
         except NotFoundError as error:
             raise self._lost(field, one) from error
         except StorageError:
@@ -124,11 +135,11 @@ class BlockReader:
                 raise self._lost(field, one) from error
             if length >= one.stop:
                 raise
-        if length < one.stop:
-            raise self._damaged(field, one, f"it is cut short at {length} bytes")
-        return data
+            raise self._cut_short(field, one, length) from None
 
     def _decode(self, field: FieldView, one: _Range, data: bytes) -> None:
+        if one.start + len(data) < one.stop:
+            raise self._cut_short(field, one, one.start + len(data))
         spec, ends, shape = field.spec, one.entry.ends, one.entry.block
         whole = memoryview(data)
         for block in one.blocks:
@@ -148,6 +159,9 @@ class BlockReader:
         name = field.tile_name(one.step, one.tile)
         message = f"the object of {name} is lost: {self.store.url}/{one.key}"
         return FormatError(ErrorKind.TILE_LOST, message)
+
+    def _cut_short(self, field: FieldView, one: _Range, length: int) -> FormatError:
+        return self._damaged(field, one, f"it is cut short at {length} bytes")
 
     def _damaged(self, field: FieldView, one: _Range, reason: str) -> FormatError:
         message = (
