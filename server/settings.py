@@ -17,7 +17,12 @@ LARGEST_ANSWER_NBYTES: Final = 2_000_000_000
 class Settings(BaseSettings):
     """Everything that an operator can choose; an argument wins over a variable."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,  # how a compose file says that a variable is not set
+    )
 
     store: str
     """URL of the store: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``."""

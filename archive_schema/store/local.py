@@ -89,6 +89,10 @@ class LocalStore:
             try:
                 # Unlike a rename, a hard link fails if the name is taken.
                 os.link(temporary, path)
+            except FileExistsError:
+                # A server of NFS whose answer was lost is asked again, and finds its own link.
+                if os.stat(temporary).st_nlink == 1:
+                    raise
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

@@ -94,6 +94,26 @@ def test_of_many_processes_that_create_one_wins(tmp_path: Path, *, links: bool) 
     assert list(store.leftovers("")) == []
 
 
+def test_a_link_whose_answer_was_lost_is_found_to_be_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS sends a request again; the second answer says that the name is taken."""
+    link = os.link
+
+    def twice(source: str, target: str) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    store = LocalStore(tmp_path)
+
+    store.create("k", b"mine")
+
+    assert store.read("k") == b"mine"
+    with pytest.raises(ConflictError):
+        store.create("k", b"mine")
+
+
 def test_a_file_system_that_cannot_hold_a_store_says_what_is_needed(tmp_path: Path) -> None:
     code = """
 from archive_schema.errors import ArchiveError
