@@ -318,8 +318,9 @@ class Withdrawal(Document):
     tile: tuple[int, ...]
 
 
-End: TypeAlias = Literal["closed", "failed", "replaced", "sealed"]
-"""How an epoch ended: its writer closed or gave up, was replaced, or the run was sealed."""
+End: TypeAlias = Literal["closed", "failed", "refused", "replaced", "sealed"]
+"""How an epoch ended: its writer closed, gave up, or was refused before it recorded anything; it
+was replaced; or the run was sealed."""
 
 
 class Commit(Document):

@@ -77,8 +77,8 @@ class OpenedRun:
         except (ConflictError, InvalidInputError) as error:
             # Others need not wait for a writer that was refused.
             with suppress(StorageError):
-                self.committer.end("failed", str(error))
-                self.committer.beat("failed", str(error))
+                self.committer.end("refused", str(error))
+                self.committer.beat("closed", str(error))
             raise
 
     def _resume(self, store: Store) -> None:

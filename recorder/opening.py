@@ -147,8 +147,8 @@ def take_part(records: RunRecords, claimed: Claim) -> None:
         if one.state == "recording":
             message = (
                 f"run {records.run_id!r}: writer {claimed.writer!r} cannot own samples"
-                f" [{start}, {stop}) while {one} records; a part has one writer at a time, which"
-                " may be opened again by its own name, or replaced a minute after its last word"
+                f" [{start}, {stop}) while {one} records; that writer may be started again by its"
+                " own name, or replaced by another a minute after its last word"
             )
             raise ConflictError(ErrorKind.PART_TAKEN, message)
     for one in overlapping:
