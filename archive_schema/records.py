@@ -173,6 +173,8 @@ class RunRecords:
         self._chains: dict[tuple[str, int], Chain] = {}
         self._claims: dict[tuple[str, int], Claim] = {}
         self._withdrawn = Withdrawn()
+        self._heard: dict[str, tuple[Heartbeat, float]] = {}
+        """The latest word of each writer, and when it was new, by this process's steady clock."""
         self.refresh()
 
     @property
@@ -299,18 +301,33 @@ class RunRecords:
             return
 
     def status(self) -> RunStatus:
-        """Return whether the run is sealed, being recorded, or left by its writers."""
+        """Return whether the run is sealed, being recorded, or left by its writers.
+
+        Only the first look at a heartbeat compares this machine's clock with the store's. Who
+        keeps looking goes by whether the word is a new one, so that a clock that jumps turns no
+        live run into one that was left.
+        """
         if self.seal is not None:
             return RunStatus.SEALED
-        latest_s = self.manifest.created.timestamp()
-        states = set()
-        for beat, modified_s in self.heartbeats().values():
-            states.add(beat.state)
-            latest_s = max(latest_s, modified_s)
-        if states and "recording" not in states:
+        beats = self.heartbeats()
+        recording = {name for name, (beat, _) in beats.items() if beat.state == "recording"}
+        if beats and not recording:
             return RunStatus.INCOMPLETE
-        gone = time.time() - latest_s > STALE_AFTER_S
-        return RunStatus.INCOMPLETE if gone else RunStatus.RECORDING
+        if not beats:
+            age_s = time.time() - self.manifest.created.timestamp()
+        else:
+            age_s = min(self._age_s(name, *beats[name]) for name in recording)
+        return RunStatus.INCOMPLETE if age_s > STALE_AFTER_S else RunStatus.RECORDING
+
+    def _age_s(self, writer: str, beat: Heartbeat, modified_s: float) -> float:
+        """Return for how many seconds, as far as is known here, a writer had no new word."""
+        now_s = time.monotonic()
+        known = self._heard.get(writer)
+        if known is None:
+            known = self._heard[writer] = (beat, now_s - max(time.time() - modified_s, 0.0))
+        elif known[0] != beat:
+            known = self._heard[writer] = (beat, now_s)
+        return now_s - known[1]
 
     def _read_commits(self) -> bool:
         prefix = commits_prefix(self.run_id)

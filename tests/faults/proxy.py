@@ -190,6 +190,8 @@ class FaultProxy:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             _reset(writer)
+        except asyncio.CancelledError:  # the proxy ends
+            writer.transport.abort()
         finally:
             exchange.close()
 

@@ -106,14 +106,13 @@ def cut_answers(scene: Scene) -> None:
 
 
 def short_answers(scene: Scene) -> None:
-    """Answer with less than was asked for, and call it the whole."""
+    """Answer the first question for each object with less of it, and call it the whole."""
+    at = scene.chance.choice((0, 50, 1000))
     for way in scene.world.ways:
-        for at in (0, 50, 1000):
-            fault = Fault(
-                Action.SHORT_ANSWER, method="GET", key=r"/runs/.*/", once_each=True,
-                probability=0.3, at=at,
-            )  # fmt: skip
-            scene.disturb(way, fault)
+        fault = Fault(
+            Action.SHORT_ANSWER, method="GET", key=r"/runs/.*/", once_each=True, at=at
+        )  # fmt: skip
+        scene.disturb(way, fault)
     scene.expect(scene.sampler().end(), "")
 
 
