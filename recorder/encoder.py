@@ -167,7 +167,7 @@ class TileEncoder:
         StorageError
             If the store did not take it.
         """
-        spec = self._declared(tile.spec)
+        spec = self.declared(tile.spec)
         if (spec.codec, spec.block) != (tile.spec.codec, tile.spec.block):
             tile, data = _encoded_again(tile, data, spec)
         if tile.shape is not None and tile.block is not None:
@@ -213,15 +213,23 @@ class TileEncoder:
             field.spec = _with_worthwhile_codec(field.spec, stored)
             field.probed = True
         try:
-            field.spec = self._declared(field.spec)
+            field.spec = self.declared(field.spec)
         except StorageError:
             if not self.declares_late:
                 raise
         else:
             field.stored = True
 
-    def _declared(self, spec: FieldSpec) -> FieldSpec:
-        """Put the declaration, or return that of who put it first, whose choices hold."""
+    def declared(self, spec: FieldSpec) -> FieldSpec:
+        """Declare a field, or return the declaration of who was first, whose choices hold.
+
+        Raises
+        ------
+        ConflictError
+            ``field-differs``.
+        StorageError
+            If the store did not take it.
+        """
         path = field_path(*spec.address)
         with self._lock:
             known = self._records.ledger.fields.get(path)
@@ -239,7 +247,7 @@ class TileEncoder:
             return self._records.ledger.declare(path, spec).spec
 
     def _create(self, tile: StoredTile, data: bytes) -> StoredTile | None:
-        if self._created(tile.key, data):
+        if self._created(tile.key, data, shared=True):
             return tile
         deadline = time.monotonic() + _OTHERS_COMMIT_S
         while True:
@@ -253,13 +261,18 @@ class TileEncoder:
                 break
             time.sleep(_POLL_S)
         key = aside_key(self._records.run_id, tile.key, self._claim.writer, self._claim.epoch)
-        if not self._created(key, data):
+        if not self._created(key, data, shared=False):
             message = f"{self._store.url}/{key} holds something else than this writer put there"
             raise ConflictError(ErrorKind.TILE_DIFFERS, message)
         return replace(tile, aside=key.removeprefix(f"{run_prefix(self._records.run_id)}/"))
 
-    def _created(self, key: str, data: bytes) -> bool:
-        """Return whether the object at *key* is this one: a put may land and lose its answer."""
+    def _created(self, key: str, data: bytes, *, shared: bool) -> bool:
+        """Return whether the object at *key* was put by this epoch.
+
+        Where only this epoch puts anything, that is whether it is this one: a put may land and
+        lose its answer. Where others put too, an equal object may be what a dead writer left,
+        which may be swept at any moment: no commit must name it.
+        """
         while True:
             try:
                 self._store.create(key, data)
@@ -267,7 +280,7 @@ class TileEncoder:
                 try:
                     # The length first: what lies there may be somebody's large tile.
                     same = self._store.size(key) == len(data)
-                    return same and self._store.read_range(key, 0, len(data)) == data
+                    return not shared and same and self._store.read_range(key, 0, len(data)) == data
                 except NotFoundError:  # a store may answer so although nothing was written
                     continue
             return True
