@@ -13,7 +13,7 @@ from archive_schema.ledger import Coordinate, sample_columns
 from archive_schema.models import SampleColumn, Scalar, StepColumn, check_name, json_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -113,8 +113,13 @@ class Coordinates:
                 self._new_steps[name][step] = value
             return fresh
 
-    def put_samples(self, start: int, name: str, values: np.ndarray[Any, Any]) -> None:
+    def put_samples(self, start: int, name: str, values: np.ndarray[Any, Any]) -> bool:
         """Accept values of a sample coordinate, for samples ``[start, start + len(values))``.
+
+        Returns
+        -------
+        bool
+            Whether any of them is new.
 
         Raises
         ------
@@ -135,6 +140,17 @@ class Coordinates:
                     new.values[sample] = value
             if new.values:
                 self._new_samples.append(new)
+            return bool(new.values)
+
+    def restore(self, steps: Iterable[StepColumn], samples: Iterable[SampleColumn]) -> None:
+        """Accept what an earlier process accepted and did not commit; errors as `put_step`."""
+        for column in steps:
+            for step, value in zip(column.step, column.value, strict=True):
+                self.put_step(step, column.name, column.dtype, _parsed(value, column.dtype))
+        for part in samples:
+            values = np.array([_parsed(value, part.dtype) for value in part.value])
+            dtype = np.dtype(np.str_) if part.dtype == "str" else np.dtype(part.dtype)
+            self.put_samples(part.start, part.name, values.astype(dtype))
 
     def take(self) -> tuple[tuple[StepColumn, ...], tuple[SampleColumn, ...]]:
         """Return the values that no commit holds yet, and take them for committed."""
@@ -174,6 +190,12 @@ class Coordinates:
                 f" got {value!r}"
             )
             raise ConflictError(ErrorKind.COORDINATE_DIFFERS, message)
+
+
+def _parsed(value: Any, dtype: str) -> Scalar:
+    """Return a value as it was before it became JSON: non-finite floats come as text."""
+    scalar: Scalar = float(value) if dtype.startswith("float") else value
+    return scalar
 
 
 def _copied(coordinates: Mapping[str, Coordinate]) -> dict[str, Coordinate]:

@@ -155,8 +155,9 @@ class Intake:
         with self._call:
             self._check_coordinate_name(name)
             self._names.add(name)
-            self._coordinates.put_samples(start, name, values)
-        self._writer.announce()
+            new = self._coordinates.put_samples(start, name, values)
+        if new:
+            self._writer.announce()
 
     def _planned(self, offer: Offer, at: int) -> _Planned | None:
         """Check one array, and say which tiles it makes up; None where its field is not due."""

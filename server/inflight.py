@@ -25,14 +25,17 @@ class InFlight:
     max_bytes : int, bytes
         What may be held. Something larger is let in alone, because it could never be recorded
         otherwise.
+    tell
+        Called with the bytes that are held, whenever they change.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, tell: Callable[[int], None] = lambda _: None) -> None:
         self.max_bytes = max_bytes
         self.held = 0
         """Bytes that are held now."""
         self.peak = 0
         """Most bytes that were ever held at once."""
+        self._tell = tell
         self._lock = threading.Lock()
 
     @contextmanager
@@ -54,12 +57,14 @@ class InFlight:
                 self.held += nbytes
                 self.peak = max(self.peak, self.held)
                 taken += nbytes
+                self._tell(self.held)
 
         try:
             yield take
         finally:
             with self._lock:
                 self.held -= taken
+                self._tell(self.held)
 
     @contextmanager
     def holding(self, nbytes: int) -> Iterator[None]:

@@ -7,13 +7,11 @@ An answer comes when the values are committed, and is the acknowledgement: 201 i
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio import from_thread
 from anyio.to_thread import run_sync
 
 from archive_schema.errors import ErrorKind, InvalidInputError, TooLargeError
@@ -30,7 +28,7 @@ from server.push.documents import (
     json_object,
     npz_step,
 )
-from server.push.upload import ClientGoneError, Upload, too_large
+from server.push.upload import ClientGoneError, Upload
 from server.routes.call import Call, Parameter
 from server.routes.slices import step_number
 
@@ -64,7 +62,7 @@ class _Body:
     exchange: Exchange
     max_bytes: int
     hold: Callable[[int], None]
-    """Takes memory, until the request is answered; on the event loop."""
+    """Takes memory, until the request is answered."""
 
     def media_type(self, *allowed: str) -> str:
         """Return the media type of the body, empty if it is not said.
@@ -110,11 +108,7 @@ class _Body:
         self.hold(self.upload.length)
         body = BytesIO()
         await self.upload.copy(body)
-
-        def take(nbytes: int) -> None:
-            from_thread.run_sync(self.hold, nbytes)
-
-        return await run_sync(npz_arrays, body, self.max_bytes, take)
+        return await run_sync(npz_arrays, body, self.max_bytes, self.hold)
 
     async def json(self) -> dict[str, Any]:
         """Receive a JSON object."""
@@ -143,19 +137,13 @@ class _Put:
         if not service.pushes.has_open(run_id):
             # Before a body is sent in vain to a run that is not there, or sealed.
             await service.writing(service.pushes.open, run_id)
-        with ExitStack() as held:
+        with service.inflight.hold() as hold:
             upload = Upload(
                 receive,
                 _length(exchange),
                 max_bytes=settings.max_object_bytes,
                 timeout_s=settings.upload_timeout_s,
             )
-
-            def hold(nbytes: int) -> None:
-                if nbytes > service.inflight.max_bytes:
-                    raise too_large(nbytes, service.inflight.max_bytes)
-                held.enter_context(service.inflight.holding(nbytes))
-
             body = _Body(upload, exchange, settings.max_object_bytes, hold)
             try:
                 addition = await self.read(exchange.path, given, body)
