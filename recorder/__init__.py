@@ -5,15 +5,25 @@ from recorder.ownership import part
 from recorder.plan import Plan
 from recorder.ranks import Rank, this_rank
 from recorder.recorded import Recorded
-from recorder.recorder import RecordingStoppedWarning, RunNotSealedWarning, TraceRecorder
+from recorder.recorder import (
+    RecordingStoppedWarning,
+    RunNotSealedWarning,
+    SpooledWarning,
+    TraceRecorder,
+)
+from recorder.session import NoSpoolWarning
+from recorder.spool import Spool
 
 __all__ = [
     "Capture",
+    "NoSpoolWarning",
     "Plan",
     "Rank",
     "Recorded",
     "RecordingStoppedWarning",
     "RunNotSealedWarning",
+    "Spool",
+    "SpooledWarning",
     "TraceRecorder",
     "part",
     "this_rank",

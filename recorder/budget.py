@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _GIB: Final = 2**30
 _SHARE_OF_MEMORY: Final = 0.1
@@ -35,12 +38,19 @@ class ByteBudget:
         """Most bytes that were ever taken at once."""
         self.waited_s = 0.0
         """Seconds that callers waited for room, together."""
+        self.wanted = 0
+        """Callers that wait for room."""
         self._taken = 0
         self._ended = False
         self._room = threading.Condition()
 
-    def take(self, nbytes: int, deadline_s: float) -> None:
+    def take(self, nbytes: int, deadline_s: float, hurry: Callable[[], None] | None = None) -> None:
         """Take *nbytes*, waiting at most *deadline_s* seconds for room.
+
+        Parameters
+        ----------
+        hurry : callable, optional
+            What to do before waiting.
 
         Raises
         ------
@@ -48,10 +58,17 @@ class ByteBudget:
             ``deadline-passed``.
         """
         with self._room:
-            if not self._fits(nbytes):
+            if self._fits(nbytes):
+                return self._take(nbytes)
+            self.wanted += 1
+        try:
+            if hurry is not None:
+                hurry()
+            with self._room:
                 self._wait(nbytes, deadline_s)
-            self._taken += nbytes
-            self.peak = max(self.peak, self._taken)
+                self._take(nbytes)
+        finally:
+            self.wanted -= 1
 
     def give(self, nbytes: int) -> None:
         """Give back what was taken."""
@@ -67,6 +84,10 @@ class ByteBudget:
 
     def _fits(self, nbytes: int) -> bool:
         return self._ended or not self._taken or self._taken + nbytes <= self.max_bytes
+
+    def _take(self, nbytes: int) -> None:
+        self._taken += nbytes
+        self.peak = max(self.peak, self._taken)
 
     def _wait(self, nbytes: int, deadline_s: float) -> None:
         start = time.monotonic()

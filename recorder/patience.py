@@ -18,7 +18,13 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from archive_schema.errors import ConflictError, ErrorKind, NotFoundError, StorageError
+from archive_schema.errors import (
+    ArchiveError,
+    ConflictError,
+    ErrorKind,
+    NotFoundError,
+    StorageError,
+)
 from recorder.calls import Calls
 
 if TYPE_CHECKING:
@@ -38,7 +44,10 @@ _GLANCE_S: Final = 0.1
 """How soon a call that waits notices that the store is away."""
 _MOST_CALLS: Final = 64
 
-_HELPED_BY_WAITING: Final = frozenset({ErrorKind.STORE_UNREACHABLE, ErrorKind.STORE_BUSY})
+_WORTH_ASKING_AGAIN: Final = frozenset(
+    {ErrorKind.STORE_UNREACHABLE, ErrorKind.STORE_BUSY, ErrorKind.BODY_DAMAGED}
+)
+_PASSING: Final = _WORTH_ASKING_AGAIN | {ErrorKind.STORE_FULL}
 
 _T = TypeVar("_T")
 
@@ -165,7 +174,9 @@ class PatientStore:
             try:
                 return self._in_time(call, deadline, replaces)
             except StorageError as error:
-                if not _may_pass(error):
+                if error.kind not in _WORTH_ASKING_AGAIN:
+                    if may_pass(error):
+                        self._begin_outage(error)
                     raise
                 # Many ranks that wait for one store must not all come back at once.
                 rest_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311  no secret
@@ -219,8 +230,9 @@ class PatientStore:
             self._ask_at = time.monotonic() + rest_s + _asked_for_s(error)
 
 
-def _may_pass(error: StorageError) -> bool:
-    return error.kind in _HELPED_BY_WAITING
+def may_pass(error: ArchiveError) -> bool:
+    """Return whether the same call may succeed in a while, with nobody changing its settings."""
+    return error.kind in _PASSING
 
 
 def _asked_for_s(error: StorageError) -> float:

@@ -30,6 +30,7 @@ from recorder.opening import manifest_of
 from recorder.ownership import check_aligned, owned_part
 from recorder.session import Session, Settings
 from recorder.snapshot import given, plain_array
+from recorder.spool import SpoolSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,10 +46,15 @@ if TYPE_CHECKING:
     from recorder.declaration import Address
     from recorder.plan import Plan
     from recorder.recorded import Recorded
+    from recorder.spool import Spool
 
 
 class RecordingStoppedWarning(UserWarning):
     """The sampler goes on, and nothing more of it is recorded."""
+
+
+class SpooledWarning(UserWarning):
+    """What was recorded is safe on the local disk, and not all of it in the archive."""
 
 
 class RunNotSealedWarning(UserWarning):
@@ -97,6 +103,12 @@ class TraceRecorder:
     on_error
         ``"raise"``: a failure is raised by the next call and by `close`. ``"ignore"``: it is
         warned of, the sampler goes on, and the run stays incomplete.
+    spool
+        Folder in which tiles wait while the store is away (`docs/spool.md`). None for
+        ``TRACE_ARCHIVE_SPOOL`` or ``~/.local/state/trace-archive/spool`` if the store is
+        remote, and none for a folder; False for none at all.
+    max_spool_bytes : int, bytes
+        What may wait there; None for 64 GiB or half of the free disk, whichever is less.
     store_options
         How a store that is named by its URL is reached; see `StoreOptions`.
     resume : bool
@@ -126,6 +138,8 @@ class TraceRecorder:
         deadline_s: float = 60.0,
         durability: Literal["process", "disk"] = "process",
         on_error: Literal["raise", "ignore"] = "raise",
+        spool: str | os.PathLike[str] | Literal[False] | None = None,
+        max_spool_bytes: int | None = None,
         store_options: StoreOptions | None = None,
         resume: bool = True,
         seal_at_exit: bool = True,
@@ -160,6 +174,7 @@ class TraceRecorder:
             durability=durability,
             resume=resume,
             commit_interval_s=commit_interval_s,
+            spool=SpoolSettings.chosen(store, spool, max_spool_bytes, store_options),
         )
         self._goes_on = on_error == "ignore"
         self._seal_at_exit = seal_at_exit
@@ -168,6 +183,8 @@ class TraceRecorder:
         self._seal: Seal | None = None
         self._closed = False
         self._stopped = False
+        self._whole = False
+        """Whether everything that was accepted is in the archive."""
 
     def __enter__(self) -> Self:
         if self._session is not None:
@@ -184,8 +201,8 @@ class TraceRecorder:
         if error is not None:
             self._give_up(error)
             return
-        self.close()
-        if self._seal_at_exit and not self._stopped and self._seal is None:
+        self._close(seal=self._seal_at_exit)
+        if self._seal_at_exit and self._whole and self._seal is None:
             self._seal_if_last(self._opened())
 
     @property
@@ -399,12 +416,20 @@ class TraceRecorder:
         """Memory for what is under way: its limit, its peak, and how long calls waited for it."""
         return self._opened().budget
 
+    @property
+    def spool(self) -> Spool | None:
+        """What waits on the local disk for the store: its folder, its tiles and its bytes."""
+        return self._opened().spool
+
     def plan(self) -> Plan:
         """Return what the fields known so far amount to; ``print(rec.plan())`` shows a table."""
         return self._opened().plan([] if self._hooks is None else self._hooks.waiting)
 
     def recorded(self) -> Recorded:
-        """Return which tiles are committed, by this and any other writer."""
+        """Return which tiles are committed by any writer, or safe in this one's spool.
+
+        While the store is away, what other writers have committed since is not among them.
+        """
         return self._opened().recorded()
 
     def flush(self) -> None:
@@ -412,6 +437,10 @@ class TraceRecorder:
 
         Raises
         ------
+        StorageError
+            ``spooled`` if the store is away, nothing got done for the deadline, and everything
+            is safe in the spool instead: recording goes on. With ``on_error="ignore"`` it is
+            warned of.
         ArchiveError
             If it could not be.
         """
@@ -431,7 +460,7 @@ class TraceRecorder:
             What ended the recording before: what was lost must be recorded first.
         """
         session = self._opened()
-        self.close()
+        self._close(seal=True)
         session.writer.check()
         recording = session.others().recording
         if recording:
@@ -445,21 +474,29 @@ class TraceRecorder:
 
         Raises
         ------
+        StorageError
+            ``spooled`` if nothing got done for the deadline, and what is not in the archive is
+            in the spool; with ``on_error="ignore"`` it is warned of.
         ArchiveError
             What ended the recording before; with ``on_error="ignore"`` it is warned of.
         """
+        self._close(seal=False)
+
+    def _close(self, *, seal: bool) -> None:
         session = self._opened()
         if self._closed:
             return
         self._closed = True
         self._detach()
         try:
-            session.writer.close()
+            session.close(seal=seal)
         except ArchiveError as error:
             if not self._goes_on:
                 raise
             self._stopped = True
             self._warn(error)
+        else:
+            self._whole = not self._stopped
 
     def _whole_run(self, place: Place, samples: slice | None, arrays: Mapping[str, Any]) -> None:
         session = self._active()
@@ -501,12 +538,16 @@ class TraceRecorder:
         try:
             yield
         except ArchiveError as error:
-            if not self._goes_on or self._opened().writer.failure is None:
+            kept = error.kind is ErrorKind.SPOOLED
+            if not self._goes_on or (self._opened().writer.failure is None and not kept):
                 raise
-            self._stopped = True
+            self._stopped = not kept
             self._warn(error)
 
     def _warn(self, error: ArchiveError) -> None:
+        if error.kind is ErrorKind.SPOOLED:
+            warnings.warn(f"run {self.run_id!r}: {error}", SpooledWarning, stacklevel=5)
+            return
         message = (
             f"run {self.run_id!r} is no longer recorded and stays incomplete; open it again to"
             f" resume. {error}"
@@ -514,7 +555,16 @@ class TraceRecorder:
         warnings.warn(message, RecordingStoppedWarning, stacklevel=4)
 
     def _seal_if_last(self, session: Session) -> None:
-        """Seal, unless another writer has tiles to come: now, or when it is started again."""
+        """Seal, unless tiles are to come: of another writer, or refused from a spool."""
+        refused = session.spool.refused if session.spool is not None else []
+        if refused:
+            message = (
+                f"run {self.run_id!r} is not sealed: of what an earlier process left in its spool,"
+                f" {len(refused)} files were not taken: {refused[0]}; open the run again to"
+                " record what is missing"
+            )
+            warnings.warn(message, RunNotSealedWarning, stacklevel=3)
+            return
         others = session.others()
         if others.recording:
             return  # the last to leave looks again
@@ -536,7 +586,7 @@ class TraceRecorder:
         self._detach()
         reason = f"{type(error).__name__}: {error}"
         try:
-            self._opened().writer.close(reason)
+            self._opened().close(reason)
         except ArchiveError as failure:
             error.add_note(f"While the recorder closed: {failure}")
 

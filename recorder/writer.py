@@ -2,30 +2,41 @@
 
 1. `reserve` waits for room in the byte budget, `put` queues a tile: all that the caller pays.
 2. A worker encodes the tile and creates its object.
-3. The committer takes all tiles whose objects are acknowledged, at most once in an interval,
+3. The commit thread takes all tiles whose objects are acknowledged, at most once in an interval,
    and makes them visible with one commit. Only then do they count as recorded.
+4. With a spool, a tile that the store does not take soon goes there instead, and another thread
+   brings it back when the store is there again (`recorder.overflow`, `recorder.drainer`).
 
-The first failure ends it: what is queued is dropped, what is stored is still committed if
-that is possible, and every later call raises the failure.
+The first failure ends it: what is stored is still committed if that is possible, what is queued
+goes to the spool if the failure is the store's and is dropped otherwise, and every later call
+raises the failure.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ArchiveError, ErrorKind, StorageError
+from recorder.commits import CommitThread
+from recorder.drainer import Drainer
+from recorder.encoder import AcceptedTile
+from recorder.overflow import NOT_TAKEN
+from recorder.patience import may_pass
+from recorder.progress import Placed, Progress
 
 if TYPE_CHECKING:
     from recorder.budget import ByteBudget
     from recorder.committer import Committer
     from recorder.coordinates import Coordinates
-    from recorder.encoder import AcceptedTile, StoredTile, TileEncoder
+    from recorder.encoder import StoredTile, TileEncoder
+    from recorder.overflow import Overflow
+    from recorder.spool import Entry
 
-HEARTBEAT_S: Final = 5.0
+_FULL_S: Final = 0.2
+"""How soon a worker that finds the spool full looks for room again."""
 
 
 class Writer:
@@ -33,6 +44,8 @@ class Writer:
 
     Parameters
     ----------
+    overflow : Overflow, optional
+        Where tiles go that the store does not take; without it the first such tile is a failure.
     workers : int
         Threads that encode and put.
     commit_interval_s : float, seconds
@@ -47,63 +60,56 @@ class Writer:
         committer: Committer,
         coordinates: Coordinates,
         budget: ByteBudget,
+        overflow: Overflow | None = None,
         *,
         workers: int,
         commit_interval_s: float,
         deadline_s: float,
     ) -> None:
         self._encoder = encoder
-        self._committer = committer
         self._coordinates = coordinates
         self._budget = budget
-        self._commit_interval_s = commit_interval_s
+        self._overflow = overflow
         self._deadline_s = deadline_s
-        self._jobs: SimpleQueue[AcceptedTile | None] = SimpleQueue()
-        # Everything below is read and changed with this lock held.
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
-        """Tells the committer that there is something to commit, or no time to lose."""
-        self._progressed = threading.Condition(self._lock)
-        """Tells who flushes that something was stored or committed."""
-        self._under_way = 0
-        self._stored: list[StoredTile] = []
-        self._committing = False
-        self._progress = 0
-        self._flushing = 0
-        self._closing = False
-        self._end_error = ""
-        self._failure: BaseException | None = None
-        self._cannot_commit = False
+        self._jobs: SimpleQueue[AcceptedTile | Entry | None] = SimpleQueue()
+        self._progress = Progress(budget)
+        self._commits = CommitThread(
+            self._progress,
+            encoder,
+            committer,
+            coordinates,
+            budget=budget,
+            overflow=overflow,
+            commit_interval_s=commit_interval_s,
+        )
+        self._drainer: Drainer | None = None
+        if overflow is not None:
+            encoder.declares_late = True
+            self._drainer = Drainer(
+                self._progress, encoder, budget, overflow, hand_over=self._jobs.put, most=workers
+            )
         # Daemons: `close` waits for them, and a store that hangs must not keep the
         # interpreter, and with it the machine, from ending.
         self._workers = [
             threading.Thread(target=self._store_loop, name=f"trace-store-{n}", daemon=True)
             for n in range(workers)
         ]
-        self._commit_thread = threading.Thread(
-            target=self._commit_loop, name="trace-commit", daemon=True
-        )
 
     @property
     def failure(self) -> ArchiveError | None:
         """What ended the writer, if anything did, as an error to be raised."""
-        cause = self._failure
-        if cause is None:
-            return None
-        message = f"recording stopped: {str(cause) or type(cause).__name__}"
-        # A new object each time: one raised again and again would gather tracebacks.
-        error: ArchiveError
-        if isinstance(cause, ArchiveError):
-            error = type(cause)(cause.kind, message)
-        else:
-            error = StorageError(ErrorKind.WRITER_FAILED, message)
-        error.__cause__ = cause
-        return error
+        remark = ""
+        if self._overflow is not None and self._overflow.spool.tiles:
+            remark = f"; {self._overflow.where()}"
+        return self._progress.error(remark)
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in (*self._workers, self._commit_thread):
+        for thread in self._workers:
             thread.start()
+        self._commits.start()
+        if self._drainer is not None:
+            self._drainer.start()
 
     def reserve(self, cost: int) -> None:
         """Wait until *cost* bytes of the budget are free, and take them.
@@ -115,10 +121,9 @@ class Writer:
         """
         self.check()
         try:
-            self._budget.take(cost, self._deadline_s)
+            self._budget.take(cost, self._deadline_s, self.announce)
         except StorageError as error:
-            self._fail(error)
-            raise
+            self._progress.fail(error)
         self.check()
 
     def cancel(self, cost: int) -> None:
@@ -127,14 +132,14 @@ class Writer:
 
     def put(self, tile: AcceptedTile) -> None:
         """Queue a tile, for which its cost was reserved."""
-        with self._lock:
-            self._under_way += 1
+        with self._progress.lock:
+            self._progress.under_way += 1
         self._jobs.put(tile)
 
     def announce(self) -> None:
-        """Have new coordinates committed, also if no tile follows."""
-        with self._lock:
-            self._wake.notify()
+        """Have what is new committed, also if no tile follows."""
+        with self._progress.lock:
+            self._progress.to_commit.notify()
 
     def check(self) -> None:
         """Raise what ended the writer, if anything did."""
@@ -147,19 +152,25 @@ class Writer:
 
         Raises
         ------
+        StorageError
+            ``spooled`` if nothing got done for the deadline, and all that is not committed is in
+            the spool: recording goes on. Without a spool ``deadline-passed``, which ends it.
         ArchiveError
-            What ended the writer; also ``deadline-passed``, which ends it, if nothing got done
-            for so long.
+            What ended the writer.
         """
-        with self._lock:
-            self._flushing += 1
-            self._wake.notify()
-            while not self._idle() and self._failure is None:
-                before = self._progress
-                if not self._progressed.wait(self._deadline_s) and self._progress == before:
-                    message = f"nothing was stored or committed for {self._deadline_s:g} s"
-                    self._set_failure(StorageError(ErrorKind.DEADLINE_PASSED, message))
-            self._flushing -= 1
+        progress = self._progress
+        with progress.lock:
+            progress.flushing += 1
+            progress.to_commit.notify()
+            try:
+                while not self._idle() and progress.failure is None:
+                    if not self._gets_on():
+                        if self._overflow is not None and self._all_kept():
+                            raise self._overflow.spooled()
+                        message = f"nothing was stored or committed for {self._deadline_s:g} s"
+                        progress.end(StorageError(ErrorKind.DEADLINE_PASSED, message))
+            finally:
+                progress.flushing -= 1
         self.check()
 
     def close(self, error: str = "") -> None:
@@ -171,126 +182,116 @@ class Writer:
             Why the run is given up, for readers; empty if it is not.
         """
         try:
-            if self._commit_thread.is_alive():
+            if self._commits.is_alive:
                 self.flush()
         finally:
             deadline = time.monotonic() + self._deadline_s
+            with self._progress.lock:
+                self._progress.stopping = True
+                self._progress.to_drain.notify()
+            if self._drainer is not None:
+                self._drainer.join(max(deadline - time.monotonic(), 0.0))
             for _ in self._workers:
                 self._jobs.put(None)
             for thread in self._workers:
                 thread.join(max(deadline - time.monotonic(), 0.0))
-            with self._lock:
-                self._closing = True
-                self._end_error = error
-                self._wake.notify()
-            self._commit_thread.join(max(deadline - time.monotonic(), 0.0))
+            self._commits.close(error, max(deadline - time.monotonic(), 0.0))
         self.check()
 
+    def _gets_on(self) -> bool:
+        """Wait until something gets done; return whether it did within the deadline."""
+        progress = self._progress
+        before = progress.count
+        return progress.done.wait_for(
+            lambda: progress.count != before or progress.failure is not None or self._idle(),
+            self._deadline_s,
+        )
+
     def _idle(self) -> bool:
-        return not (self._under_way or self._stored or self._committing or self._coordinates.fresh)
+        progress = self._progress
+        return not (
+            progress.under_way
+            or progress.placed
+            or progress.committing
+            or progress.uncommitted
+            or self._coordinates.fresh
+        ) and (self._overflow is None or self._overflow.spool.empty)
 
-    def _fail(self, error: BaseException) -> None:
-        with self._lock:
-            self._set_failure(error)
-
-    def _set_failure(self, error: BaseException) -> None:
-        self._failure = self._failure or error
-        self._budget.end()
-        self._wake.notify()
-        self._progressed.notify_all()
+    def _all_kept(self) -> bool:
+        """Return whether all that is not committed is in the spool."""
+        progress = self._progress
+        return not (
+            progress.under_way
+            or any(part.entry is None for part in progress.placed)
+            or self._coordinates.fresh
+            or (progress.uncommitted and not progress.uncommitted_kept)
+        )
 
     def _store_loop(self) -> None:
-        while (tile := self._jobs.get()) is not None:
-            stored: StoredTile | None = None
-            try:
-                if self._failure is None:
-                    stored = self._encoder.store(tile)
-                else:
-                    tile.snapshot.release()
-            except BaseException as error:  # noqa: BLE001  kept for the caller, not handled here
-                self._fail(error)
-            self._budget.give(tile.cost)
-            with self._lock:
-                self._under_way -= 1
-                self._progress += 1
-                first = not self._stored
-                if stored is not None:
-                    self._stored.append(stored)
-                # Not for every tile: a wake-up costs more than a commit of many tiles saves.
-                if first or not self._under_way:
-                    self._wake.notify()
-                if self._flushing:
-                    self._progressed.notify_all()
+        while (job := self._jobs.get()) is not None:
+            if isinstance(job, AcceptedTile):
+                self._store(job)
+            elif self._drainer is not None:
+                self._drainer.drain(job)
+            # The values must not be held until the next tile comes.
+            del job
 
-    def _commit_loop(self) -> None:
-        next_beat = time.monotonic() + HEARTBEAT_S
-        next_commit = 0.0
-        told_failure = False
-        while True:
-            with self._lock:
-                if told_failure:
-                    self._wake.wait_for(lambda: self._wants_commit() or self._closing)
-                else:
-                    self._wake.wait_for(
-                        lambda: self._wants_commit() or self._closing or self._failure,
-                        max(next_beat - time.monotonic(), 0.0),
-                    )
-                if self._wants_commit():
-                    self._wake.wait_for(self._in_haste, max(next_commit - time.monotonic(), 0.0))
-                closing = self._closing
-                tiles, self._stored = self._stored, []
-                self._committing = True
-            if not self._cannot_commit:
-                self._commit(tiles)
-                next_commit = time.monotonic() + self._commit_interval_s
-            with self._lock:
-                self._committing = False
-                self._progress += 1
-                self._progressed.notify_all()
-            if self._failure is not None and not told_failure:
-                told_failure = True
-                self._tell_failure()
-            elif closing:
-                break
-            elif self._failure is None and time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + HEARTBEAT_S
-                self._beat()
-        if not told_failure:
-            self._tell_end()
-
-    def _wants_commit(self) -> bool:
-        return not self._cannot_commit and bool(self._stored or self._coordinates.fresh)
-
-    def _in_haste(self) -> bool:
-        return self._closing or bool(self._flushing and not self._under_way)
-
-    def _commit(self, tiles: list[StoredTile]) -> None:
+    def _store(self, tile: AcceptedTile) -> None:
+        progress = self._progress
+        part: Placed | None = None
         try:
-            steps, samples = self._coordinates.take()
-            if tiles or steps or samples:
-                self._committer.put(self._committer.next(tiles, steps, samples), tiles)
-                self._encoder.committed(tiles)
+            if self._is_wanted:
+                encoded = self._encoder.encode(tile)
+                part = encoded and self._placed(*encoded, tile.cost)
+            else:
+                tile.snapshot.release()
         except BaseException as error:  # noqa: BLE001  kept for the caller, not handled here
-            self._cannot_commit = True
-            self._fail(error)
+            progress.fail(error)
+        self._budget.give(tile.cost - (part.held if part is not None else 0))
+        with progress.lock:
+            progress.under_way -= 1
+            progress.count += 1
+            first = not progress.placed
+            if part is not None:
+                progress.placed.append(part)
+            # Not for every tile: a wake-up costs more than a commit of many tiles saves.
+            if first or not progress.under_way:
+                progress.to_commit.notify()
+            if progress.flushing:
+                progress.done.notify_all()
 
-    def _beat(self) -> None:
-        try:
-            self._committer.beat()
-        except ArchiveError as error:
-            self._fail(error)
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether a tile that was accepted still has somewhere to go."""
+        failure = self._progress.failure
+        return failure is None or (self._overflow is not None and isinstance(failure, NOT_TAKEN))
 
-    def _tell_failure(self) -> None:
-        cause = self._failure
-        # A writer that was replaced has no word in the run any more.
-        if not (isinstance(cause, ArchiveError) and cause.kind is ErrorKind.WRITER_REPLACED):
-            with suppress(ArchiveError):
-                self._committer.beat("failed", str(cause) or type(cause).__name__)
-
-    def _tell_end(self) -> None:
-        end: Literal["failed", "closed"] = "failed" if self._end_error else "closed"
-        try:
-            self._committer.end(end, self._end_error)
-            self._committer.beat(end, self._end_error)
-        except ArchiveError as error:
-            self._fail(error)
+    def _placed(self, tile: StoredTile, data: bytes, cost: int) -> Placed | None:
+        """Put a tile into the store and return it, or keep it in the spool and return None."""
+        overflow = self._overflow
+        while True:
+            try:
+                put = self._encoder.put(tile, data)
+            except NOT_TAKEN as error:
+                if overflow is None:
+                    raise
+                if not may_pass(error):
+                    self._progress.fail(error)
+            else:
+                if put is None:
+                    return None
+                if overflow is None:
+                    return Placed(put)
+                # Held until the commit: it may have to wait in the spool after all.
+                return Placed(put, data=data, held=min(len(data), cost))
+            try:
+                entry = overflow.keep(tile, data)
+            except StorageError:
+                if self._progress.failure is not None:
+                    raise
+                time.sleep(_FULL_S)
+                continue
+            overflow.spool.line(entry)
+            with self._progress.lock:
+                self._progress.to_drain.notify()
+            return None

@@ -1,7 +1,7 @@
 """Where tiles wait on the local disk while their store is away."""
 
-from recorder.spool.documents import Spooled, SpoolSession, public_options, without_secrets
-from recorder.spool.place import Leftover, chosen_place, default_place, leftovers
+from recorder.spool.documents import Spooled, SpoolSession, without_secrets
+from recorder.spool.place import Leftover, SpoolSettings, chosen_place, leftovers
 from recorder.spool.spool import Entry, Spool
 
 __all__ = [
@@ -9,10 +9,9 @@ __all__ = [
     "Leftover",
     "Spool",
     "SpoolSession",
+    "SpoolSettings",
     "Spooled",
     "chosen_place",
-    "default_place",
     "leftovers",
-    "public_options",
     "without_secrets",
 ]

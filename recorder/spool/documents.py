@@ -5,7 +5,8 @@ A secret is never among it: whoever drains a spool brings credentials of its own
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+import os
+from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from crc32c import crc32c
@@ -22,9 +23,7 @@ from archive_schema.models import (
     StepColumn,
     TileColumns,
 )
-
-if TYPE_CHECKING:
-    from archive_schema.store import StoreOptions
+from archive_schema.store import StoreOptions
 
 _END_OF_DOCUMENT: Final = b"\n"
 
@@ -37,6 +36,10 @@ class PublicOptions(Document):
     path_style: bool | None = None
     profile: str | None = None
     anonymous: bool | None = None
+
+    def given(self) -> StoreOptions:
+        """Return them as the options of a store."""
+        return StoreOptions(**self.model_dump())
 
 
 class SpoolSession(Document):
@@ -70,12 +73,19 @@ class Spooled(Document):
     samples: tuple[SampleColumn, ...] = ()
 
 
-def public_options(options: StoreOptions | None) -> PublicOptions:
-    """Return what of *options* may be kept on a disk."""
-    if options is None:
-        return PublicOptions()
-    known = {name: getattr(options, name) for name in PublicOptions.model_fields}
+def public_options(url: str, options: StoreOptions | None) -> PublicOptions:
+    """Return what of *options*, and of the environment they leave it to, may be on a disk."""
+    completed = (options or StoreOptions()).completed()
+    known = {name: getattr(completed, name) for name in PublicOptions.model_fields}
+    if url.startswith("s3:") and known["endpoint_url"] is None:
+        known["endpoint_url"] = _endpoint_of_environment()
     return PublicOptions.model_validate(known)
+
+
+def _endpoint_of_environment() -> str | None:
+    """Return the endpoint of every tool that speaks S3; whoever drains may not have it set."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    return next((url for name in names if (url := os.environ.get(name))), None)
 
 
 def without_secrets(url: str) -> str:

@@ -18,18 +18,18 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from archive_schema.documents import parse_document
 from archive_schema.errors import ErrorKind, FormatError, StorageError
 from archive_schema.store.interface import is_remote
-from recorder.spool.documents import SpoolSession
+from recorder.spool.documents import PublicOptions, SpoolSession, public_options
 from recorder.spool.lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from archive_schema.store import Store
+    from archive_schema.store import Store, StoreOptions
 
 SESSION: Final = "session.json"
 KEPT: Final = "kept"
@@ -61,9 +61,33 @@ class Leftover:
     """Why the archive did not take what was set aside."""
 
 
-def default_place(store: Store) -> Path | None:
-    """Return where to spool for *store* if nobody says: nowhere for what is on this machine."""
-    return chosen_place() if is_remote(store) else None
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """Where a recorder spools, and how much."""
+
+    place: Path
+    max_bytes: int | None
+    """None for 64 GiB or half of the free disk, whichever is less."""
+    required: bool
+    """Whether recording must not begin if the place cannot be used."""
+    options: PublicOptions
+    """How the store was reached, for whoever drains the spool later."""
+
+    @classmethod
+    def chosen(
+        cls,
+        store: Store,
+        spool: str | os.PathLike[str] | Literal[False] | None,
+        max_bytes: int | None,
+        options: StoreOptions | None,
+    ) -> SpoolSettings | None:
+        """Return what a caller wants; None for no spool, as for a store on this machine."""
+        if spool is False or (spool is None and not is_remote(store)):
+            return None
+        place = chosen_place() if spool is None else Path(spool)
+        return cls(
+            place.absolute(), max_bytes, spool is not None, public_options(store.url, options)
+        )
 
 
 def chosen_place() -> Path:

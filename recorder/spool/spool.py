@@ -112,6 +112,7 @@ class Spool:
         self._own: FileLock | None = None
         self._files_of: LocalStore | None = None
         self._dead: dict[Path, FileLock] = {}
+        self._closed = False
         with held(place):
             for folder in folders(place):
                 lock = folder_lock(folder)
@@ -140,6 +141,11 @@ class Spool:
     def nbytes(self) -> int:
         """Bytes on the disk, waiting or on their way."""
         return self._nbytes
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to `take`."""
+        return bool(self._waiting)
 
     @property
     def empty(self) -> bool:
@@ -174,7 +180,7 @@ class Spool:
         Returns
         -------
         Entry
-            As if taken: it waits once it is given back.
+            As if taken: it waits once it is lined up by `line`.
 
         Raises
         ------
@@ -192,13 +198,18 @@ class Spool:
             raise
         return entry
 
+    def line(self, entry: Entry) -> None:
+        """Let a new file wait, after all others."""
+        with self._lock:
+            self._waiting.append(entry)
+
     def take(self) -> Entry | None:
         """Return the oldest file that waits, which nobody else gets then; None if none does."""
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
     def give_back(self, entry: Entry) -> None:
-        """Let a file wait again that was taken."""
+        """Let a file wait again that was taken, before all others."""
         with self._lock:
             self._waiting.appendleft(entry)
 
@@ -240,6 +251,8 @@ class Spool:
         seal : bool
             Whether the run is to be sealed once everything is drained.
         """
+        with self._lock:
+            self._closed = True
         if self._own is not None and self._session is not None:
             with held(self.place):
                 if not remove_if_empty(self.folder) and seal:
@@ -265,6 +278,9 @@ class Spool:
     def _reserved(self, nbytes: int, *, tile: bool) -> str:
         """Take *nbytes* of the bound, and return the name of a new file."""
         with self._lock:
+            if self._closed:
+                message = f"the spool {self.folder} is closed"
+                raise StorageError(ErrorKind.WRITER_FAILED, message)
             if self._nbytes + nbytes > self.max_bytes:
                 message = (
                     f"the spool {self.folder} keeps {self._tiles} tiles in {self._nbytes} of"
