@@ -66,6 +66,11 @@ _KIND_OF_STATUS: Final[dict[int, ErrorKind]] = {
     HTTPStatus.METHOD_NOT_ALLOWED: ErrorKind.METHOD_NOT_ALLOWED,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ErrorKind.REQUEST_TOO_LARGE,
 }
+_OF_THE_STORE: Final[dict[ErrorKind, str]] = {
+    ErrorKind.STORE_UNREACHABLE: "the store of the archive does not answer",
+    ErrorKind.STORE_REFUSED: "the store of the archive refuses this service; its log says why",
+}
+"""What is told instead of the store's own words, which name hosts, keys and users."""
 _CLIENT_FAULTS: Final = range(400, 500)
 
 
@@ -78,7 +83,7 @@ def status_of(error: ArchiveError) -> HTTPStatus:
 def problem_response(error: ArchiveError, path: str, store_url: str = "") -> Response:
     """Return the answer that tells *error* to whoever asked for *path*.
 
-    Where the store lies, its *store_url*, is told to the log alone.
+    Where the store lies, its *store_url*, and as whom it is asked, is told to the log alone.
     """
     status = status_of(error)
     headers = {}
@@ -89,7 +94,7 @@ def problem_response(error: ArchiveError, path: str, store_url: str = "") -> Res
         headers["Content-Range"] = f"bytes */{error.size}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.kind is not ErrorKind.STORE_BUSY:
         LOG.error("%s: %s (%s)", path, error, error.kind)
-    detail = str(error)
+    detail = _OF_THE_STORE.get(error.kind, str(error))
     if store_url:
         detail = detail.replace(f"{store_url}/", "").replace(store_url, "the archive")
     return _response(status, error.kind, detail, path, headers)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive_schema.store import Store
+    from tests.s3_server import S3Server
     from tests.server_fixture import Serve
 
 VALUES = {
@@ -423,6 +424,21 @@ def test_an_unreachable_store_is_503_and_says_when_to_try_again(
         is_problem(answer, 503, "store-unreachable")
         assert int(answer.headers["retry-after"]) > 0
     assert health.status_code == 200
+
+
+def test_what_a_store_refuses_is_told_to_the_log_alone(
+    s3: S3Server, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S3's words name users, keys and hosts."""
+    monkeypatch.setenv("TRACE_ARCHIVE_STORE_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("TRACE_ARCHIVE_STORE_SECRET_ACCESS_KEY", "wrong-secret")
+    url = serve(s3.fresh_url(), store_endpoint_url=s3.endpoint_url)
+
+    problem = is_problem(httpx.get(f"{url}/runs/run", timeout=60), 503, "store-refused")
+
+    assert problem["detail"] == "the store of the archive refuses this service; its log says why"
+    assert "does not know this access key" in caplog.text
+    assert "wrong-secret" not in caplog.text
 
 
 def test_what_nobody_foresaw_is_logged_under_the_id_that_is_told(
