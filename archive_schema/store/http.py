@@ -216,7 +216,7 @@ class HttpStore:
                         break
                     count += 1
                     yield line
-        except (httpx.RequestError, ValueError) as error:
+        except (httpx.RequestError, json.JSONDecodeError) as error:
             raise _unreachable(url, error) from error
         raise StorageError(ErrorKind.STORE_UNREACHABLE, f"{url}: the listing was cut short")
 
