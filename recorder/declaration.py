@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from archive_schema.dtypes import Storage, is_text, numpy_dtype, storage_of
 from archive_schema.errors import ConflictError, ErrorKind, invalid
-from archive_schema.layout import choose_block
+from archive_schema.layout import choose_block, encode_layer
 from archive_schema.models import Codec, FieldSpec, Place
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ Address: TypeAlias = tuple[Place, str | None, str]
 
 RESERVED: Final = ("step", "sample", "recorded")
 MASK_ENDING: Final = "_recorded"
+_LONGEST_LAYER: Final = 240
+"""A file's name has at most 255 bytes, on disk and behind most object stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def first_declaration(
     place, layer, name = address
     tile = options.tile or tile
     check_free(name)
+    _check_layer(layer)
     storage = storage_of(source, tokens=bool(options.tokens), narrow=options.storage)
     ragged = bool(options.ragged) and place.stepped
     dims = options.dims
@@ -168,6 +171,16 @@ def check_free(name: str) -> None:
         message = (
             f"expected a name other than {', '.join(RESERVED)} and without the ending"
             f" {MASK_ENDING!r}, which index coordinates and masks have; got {name!r}"
+        )
+        raise invalid(ErrorKind.INVALID_NAME, message)
+
+
+def _check_layer(layer: str | None) -> None:
+    """Refuse a layer whose name is no name of a folder."""
+    if layer is not None and not 1 <= len(encode_layer(layer)) <= _LONGEST_LAYER:
+        message = (
+            f"expected a layer with a name of 1 to {_LONGEST_LAYER} characters, where all but"
+            f" letters, digits, '.', '_' and '-' count as three or more; got {layer!r:.100}"
         )
         raise invalid(ErrorKind.INVALID_NAME, message)
 
