@@ -2,24 +2,36 @@
 
 An axis that the run declared has its full length from the start. Otherwise the arrays of a
 group have a capacity that doubles; sealing trims it.
+
+Sealing replaces these documents by final ones, which a writer that wakes up late must not touch.
+So what never changes is created and not written, and what may is not written once a sealing began.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from archive_schema.errors import ConflictError, NotFoundError
 from archive_schema.hierarchy import (
     array_documents,
     coordinate_documents,
     group_documents,
     root_attributes,
 )
-from archive_schema.layout import array_path, declared_steps, field_steps, group_path, zarr_key
+from archive_schema.layout import (
+    array_path,
+    declared_steps,
+    field_steps,
+    group_path,
+    sealing_key,
+    zarr_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -65,6 +77,8 @@ class ZarrDocuments:
         for spec in known:
             if not spec.ragged:
                 self._known[group_path(spec)][spec.name] = spec
+        self._fixed = declared_steps(manifest) is not None and manifest.samples is not None
+        """Whether no array of the run ever grows."""
         self._lock = threading.Lock()
 
     def ensure(self, spec: FieldSpec, position: int, stop: int) -> None:
@@ -92,9 +106,10 @@ class ZarrDocuments:
             group.steps = _capacity(group.steps, position + 1)
             group.samples = _capacity(group.samples, stop)
             specs = group.fields.values()
-            self._put(growing_group(self._manifest, path, specs, group.steps, group.samples))
+            new = growing_group(self._manifest, path, specs, group.steps, group.samples)
             for one in specs if whole else [spec]:
-                self._put(array_documents(one, steps=group.steps, samples=group.samples))
+                new |= array_documents(one, steps=group.steps, samples=group.samples)
+            self._put(new, fixed=self._fixed)
 
     def ensure_ragged(
         self, spec: FieldSpec, step: int, shape: tuple[int, ...], block: tuple[int, ...]
@@ -103,15 +118,31 @@ class ZarrDocuments:
         path = array_path(spec, step)
         with self._lock:
             group = path.rpartition("/")[0]
-            self._put(group_documents([group], root_attributes(self._manifest)))
-            self._put(array_documents(spec, steps=0, samples=0, ragged=(step, shape, block)))
+            self._put(group_documents([group], root_attributes(self._manifest)), fixed=True)
+            new = array_documents(spec, steps=0, samples=0, ragged=(step, shape, block))
+            # A writer that died may have had another shape.
+            self._put(new, fixed=False)
 
     def _first_capacity(self, spec: FieldSpec) -> tuple[int, int]:
         return capacity(self._manifest, spec, *self._least)
 
-    def _put(self, documents: Mapping[str, bytes]) -> None:
+    def _put(self, documents: Mapping[str, bytes], *, fixed: bool) -> None:
+        if not fixed and self._is_sealing():
+            return  # the tile that wants them will not be committed either
         for path, data in documents.items():
-            self._store.write(zarr_key(self._manifest.id, path), data)
+            key = zarr_key(self._manifest.id, path)
+            if fixed:
+                with suppress(ConflictError):
+                    self._store.create(key, data)
+            else:
+                self._store.write(key, data)
+
+    def _is_sealing(self) -> bool:
+        try:
+            self._store.size(sealing_key(self._manifest.id))
+        except NotFoundError:
+            return False
+        return True
 
 
 def capacity(manifest: RunManifest, spec: FieldSpec, steps: int, samples: int) -> tuple[int, int]:

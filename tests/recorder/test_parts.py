@@ -16,7 +16,7 @@ from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from recorder import RunNotSealedWarning, TraceRecorder, part
-from tests.recorder.reading import committed, zarr_array
+from tests.recorder.reading import committed, objects, zarr_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -339,3 +339,22 @@ def test_a_zombie_that_leaves_quietly_does_not_seal_what_its_successor_records(
 
     assert status(folder_store) is RunStatus.SEALED
     np.testing.assert_array_equal(zarr_array(folder_store, "r", "trace/x"), VALUES)
+
+
+@pytest.mark.parametrize("declared", [DECLARED, {}])
+def test_a_zombie_leaves_a_sealed_run_as_it_is(store: Store, declared: dict[str, Any]) -> None:
+    """Its documents too, which a writer puts with the first tile of a field."""
+    zombie = TraceRecorder(store, "r", **declared)
+    zombie.__enter__()
+    with TraceRecorder(store, "r", **declared) as rec:
+        rec.record(0, samples=slice(0, 10), x=VALUES[0, :10])
+    assert status(store) is RunStatus.SEALED
+    sealed = objects(store, "r")
+
+    zombie.record(1, samples=slice(10, 20), x=VALUES[1, 10:20])
+    with pytest.raises(ConflictError) as caught:
+        zombie.close()
+
+    assert caught.value.kind is ErrorKind.WRITER_REPLACED
+    now = objects(store, "r")
+    assert {key for key in sealed if now.get(key) != sealed[key]} <= {"heartbeats/main.json"}
