@@ -19,7 +19,11 @@ from recorder import TraceRecorder
 def main() -> None:
     """Sample and record."""
     parser = argparse.ArgumentParser(description="Record a sampler of regulatory DNA.")
-    parser.add_argument("store", help="a path, or a URL such as s3://bucket/archive")
+    parser.add_argument(
+        "store",
+        help="a path, or a URL such as s3://bucket/archive; TRACE_ARCHIVE_STORE_* and AWS_*"
+        " variables say how it is reached",
+    )
     parser.add_argument("--run", required=True, help="id of the new run")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--batch", type=int, default=50)

@@ -37,8 +37,8 @@ _UNREACHED: Final[dict[str, str]] = {
 }
 _FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull"})
 _FULL_STATUS: Final = "507"
-_OURS: Final = "External AWS credential provider"
-"""What obstore calls `archive_schema.store.s3.Credentials`, before its error's own text."""
+_OURS: Final = re.compile(r"External AWS credential provider: (\w+): (.*)", re.DOTALL)
+"""What obstore makes of an error of `archive_schema.store.s3.Credentials`: its class and text."""
 _MISTAKES: Final[dict[str, str]] = {
     "BadScheme": "the endpoint URL is not one of http:// or https://",
     "InvalidCertificate": "its certificate is not one that this machine trusts",
@@ -70,7 +70,8 @@ def explained(error: Exception, where: str) -> StorageError:
         return StoreRefusedError(ErrorKind.STORE_REFUSED, f"{where}: {refusal}{said}")
     if code in _FULL or status == _FULL_STATUS:
         return StorageError(ErrorKind.STORE_FULL, f"{where}: the store is full{said}")
-    accident = _UNREACHED.get(code, "")
+    ours = _OURS.search(text)
+    accident = ours[2] if ours else _UNREACHED.get(code, "")
     if not status and not accident:
         accident = next((told for word, told in _ACCIDENTS.items() if word in debugged), "")
     if not accident:
@@ -84,8 +85,9 @@ def _refusal(text: str, debugged: str, code: str, status: str) -> str:
         return _REFUSED[code]
     if status in ("401", "403") and code not in _UNREACHED:
         return "the store does not let these credentials in"
-    if _OURS in text:
-        return text.partition("Error: ")[2]
+    ours = _OURS.search(text)
+    if ours and ours[1] == StoreRefusedError.__name__:
+        return ours[2]
     mistakes = (told for word, told in _MISTAKES.items() if word in text or word in debugged)
     return next(mistakes, "")
 

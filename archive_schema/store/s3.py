@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
-from archive_schema.errors import ErrorKind, InvalidInputError, invalid
+from archive_schema.errors import ErrorKind, StorageError, StoreRefusedError, invalid
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_REGION: Final = "us-east-1"
 """What signatures are made for where a service has no regions, or nobody says which."""
-_BELIEVED: Final = timedelta(minutes=5)
-"""How long credentials are used before botocore is asked again; it renews them earlier than
-that before their end."""
+_BELIEVED: Final = timedelta(minutes=10)
+"""How long credentials are said to last: botocore renews them before they last less. obstore
+asks again when five minutes are left, so that not every request does."""
 _CONNECT_TIMEOUT_S: Final = 5.0
 
 
@@ -138,8 +138,10 @@ class Credentials:
 
         Raises
         ------
-        InvalidInputError
-            If there are none, or they cannot be got; obstore tells it in an error of its own.
+        StoreRefusedError
+            If there are none.
+        StorageError
+            If whoever gives them does not. obstore tells both in an error of its own.
         """
         options = self._options
         if options.access_key_id is not None and options.secret_access_key is not None:
@@ -151,15 +153,16 @@ class Credentials:
             }
         try:
             found = self._session.get_credentials()
+            keys = None if found is None else found.get_frozen_credentials()
         except BotoCoreError as error:
-            raise invalid(ErrorKind.INVALID_PARAMETER, str(error)) from error
-        if found is None:
-            raise InvalidInputError(
-                ErrorKind.INVALID_PARAMETER,
+            message = f"no credentials: {error}"
+            raise StorageError(ErrorKind.STORE_UNREACHABLE, message) from error
+        if keys is None:
+            raise StoreRefusedError(
+                ErrorKind.STORE_REFUSED,
                 "no credentials: name a profile, set AWS_ACCESS_KEY_ID and"
                 " AWS_SECRET_ACCESS_KEY, or say --anonymous if the bucket is public",
             )
-        keys = found.get_frozen_credentials()
         return {
             "access_key_id": keys.access_key,
             "secret_access_key": keys.secret_key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -254,6 +255,35 @@ def test_without_credentials_one_is_told_what_to_do(bare: Path, call: str) -> No
 
     with pytest.raises(StoreRefusedError, match="no credentials: name a profile"):
         CALLS[call](store)
+
+
+def test_credentials_that_a_program_gives_are_asked_for_when_they_are_needed(
+    bare: Path, s3: S3Server
+) -> None:
+    """And not for each request; a program that fails may be asked again."""
+    program, asked = bare / "keys", bare / "asked"
+    (bare / ".aws/config").write_text(
+        f"[profile lab]\nendpoint_url = {s3.endpoint_url}\ncredential_process = sh {program}\n"
+    )
+    program.write_text(f"echo . >> {asked}; exit 1")
+    store = open_store(s3.fresh_url(), StoreOptions(profile="lab", patience_s=0.1))
+    assert not asked.exists()
+
+    with pytest.raises(StorageError, match="no credentials") as caught:
+        store.write("k", b"1")
+    given = {
+        "Version": 1,
+        "AccessKeyId": s3.environment["AWS_ACCESS_KEY_ID"],
+        "SecretAccessKey": s3.environment["AWS_SECRET_ACCESS_KEY"],
+        "Expiration": "2999-01-01T00:00:00Z",
+    }
+    program.write_text(f"echo . > {asked}; echo '{json.dumps(given)}'")
+    for _ in range(3):
+        store.write("k", b"1")
+        assert store.read("k") == b"1"
+
+    assert caught.value.retryable
+    assert asked.read_text() == ".\n"
 
 
 def test_foreign_files_are_refused_in_the_same_words(
