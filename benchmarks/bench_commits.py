@@ -58,7 +58,7 @@ TILE_SAMPLES: Final = 8
 TAIL: Final = (512, 64)
 """Bytes of a sample: 256 KiB a tile."""
 SAMPLES: Final = TILES * TILE_SAMPLES
-ROUNDS: Final = 5 if QUICK else 31
+ROUNDS: Final = 5 if QUICK else 51
 COUNTED: Final = 3
 STEPS: Final = 2 + ROUNDS + COUNTED
 """Step 0 declares, one warms up, and some are only counted."""
@@ -90,6 +90,8 @@ class Target:
     get: Callable[[str], bytes]
     zarr: ZarrStore
     durability: Durability
+    spool: Path | None
+    """Where a recorder would let tiles wait."""
     each: Callable[[Call, Iterable[Any]], Iterable[Any]]
     """Do something with each of several things, at once or in turn."""
 
@@ -221,6 +223,7 @@ class Recorder:
             RUN,
             tile=TILE_SAMPLES,
             durability=target.durability,
+            spool=target.spool,
             commit_interval_s=60,  # one commit a step, by `flush`
             seal_at_exit=False,
             **DECLARED,
@@ -252,9 +255,9 @@ def report() -> str:
         ways |= _ways(_folder(root / "flushed", "disk"), ", flushed")
         parts.append(_measured("A folder, and a folder flushed to the device", ways))
         with s3_server(root / "s3") as endpoint:
-            parts.append(_measured("S3", _ways(_bucket(endpoint, "near", pool))))
+            parts.append(_measured("S3", _ways(_bucket(endpoint, "near", root / "spool", pool))))
             with far_away(endpoint, DELAY_S) as (far, requests):
-                ways = _ways(_bucket(far, "far", pool))
+                ways = _ways(_bucket(far, "far", root / "spool", pool))
                 parts.append(_measured("S3, each request held for 20 ms", ways, requests))
     return "\n".join(parts)
 
@@ -326,11 +329,12 @@ def _folder(root: Path, durability: Durability) -> Target:
         get=lambda name: (root / name).read_bytes(),
         zarr=ZarrFolder(root),
         durability=durability,
+        spool=None,
         each=map,
     )
 
 
-def _bucket(endpoint: str, prefix: str, pool: ThreadPoolExecutor) -> Target:
+def _bucket(endpoint: str, prefix: str, spool: Path, pool: ThreadPoolExecutor) -> Target:
     store = S3Store(
         BUCKET,
         prefix=prefix,
@@ -348,6 +352,7 @@ def _bucket(endpoint: str, prefix: str, pool: ThreadPoolExecutor) -> Target:
         get=lambda name: bytes(obstore.get(store, name).bytes()),
         zarr=ZarrBucket(store),
         durability="process",
+        spool=spool,
         each=pool.map,
     )
 

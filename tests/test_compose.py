@@ -53,6 +53,15 @@ def by_hand(service: Service, *arguments: str) -> list[str]:
     return [program(name), *here, *service.command, *arguments]
 
 
+def variables(service: Service, volume: Path, here: dict[str, str]) -> dict[str, str]:
+    """Return what a container of *service* finds in its environment, but for what is *here*."""
+    given = {
+        name: value.replace("/var/lib/trace-archive", str(volume))
+        for name, value in service.environment.items()
+    }
+    return {**given, **{name: value for name, value in here.items() if name in given}}
+
+
 @contextmanager
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run *command* with no other variables than its container would have, until the block ends."""
@@ -82,9 +91,9 @@ def wait_for(ready: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def variables(environment: dict[str, str]) -> dict[str, str]:
+def asked_for() -> dict[str, str]:
     """Return every variable that the file asks for, with its default."""
-    lines = compose(environment, "--variables").stdout.splitlines()
+    lines = compose(FILLED_IN, "--variables").stdout.splitlines()
     rows = [re.split(r" {2,}", line.strip()) for line in lines[1:]]
     return {row[0]: row[2] if len(row) > 2 else "" for row in rows}
 
@@ -117,7 +126,7 @@ def test_nothing_starts_without_keys(given: dict[str, str]) -> None:
 
 
 def test_the_example_names_every_variable_with_its_default() -> None:
-    assert example() == variables(FILLED_IN)
+    assert example() == asked_for()
 
 
 def test_every_image_is_a_version() -> None:
@@ -192,21 +201,21 @@ def test_a_store_is_recorded_into_and_served_by_the_commands_of_the_file(
         stack.callback(s3.kill)
         ports = {"8333": s3.ports["s3.port"], "8888": s3.ports["filer.port"]}
         wait_for(lambda: passes(store.probe, ports), "the store to be healthy")
-        environment = {
-            name: value.replace("/var/lib/trace-archive", str(tmp_path))
-            for name, value in server.environment.items()
+        here = {
+            **s3.environment,
+            "TRACE_ARCHIVE_HOST": "127.0.0.1",
+            "TRACE_ARCHIVE_PORT": str(port),
         }
-        here = {"TRACE_ARCHIVE_HOST": "127.0.0.1", "TRACE_ARCHIVE_PORT": str(port)}
-        command = by_hand(server)
-        serving = stack.enter_context(running(command, {**environment, **s3.environment, **here}))
+        serving = stack.enter_context(running(by_hand(server), variables(server, tmp_path, here)))
         wait_for(
             lambda: serving.poll() is not None or passes(server.probe, {"8000": port}),
             "the server to be healthy",
         )
         assert serving.poll() is None
 
-        with running(by_hand(recorder, *SMALL), {**recorder.environment, **s3.environment}) as one:
-            recorded = one.wait(TIMEOUT_S)
+        command = by_hand(recorder, *SMALL)
+        with running(command, variables(recorder, tmp_path, s3.environment)) as recording:
+            recorded = recording.wait(TIMEOUT_S)
         url = f"http://127.0.0.1:{port}/runs/demo"
         document = httpx.get(url).json()
         answer = httpx.get(f"{url}/steps/3/score_matrix?samples=0:8&format=npy")
