@@ -284,7 +284,14 @@ class RunRecords:
             self._read([chain])
             if chain.ended:
                 return
-            self._check_no_gap(chain)
+            if self._is_followed(chain):
+                if self._read([chain]):  # the writer was quicker than the listing
+                    continue
+                message = (
+                    f"the commit {chain.key(chain.length)} is lost, and later ones are there:"
+                    f" `trace-archive repair {self.run_id}` first"
+                )
+                raise FormatError(ErrorKind.RECORD_DAMAGED, message)
             last = Commit(
                 writer=writer,
                 epoch=epoch,
@@ -367,15 +374,12 @@ class RunRecords:
         self._chains = {at: Chain(self.run_id, *at) for at in self._chains}
         self._read(list(self._chains.values()))
 
-    def _check_no_gap(self, chain: Chain) -> None:
+    def _is_followed(self, chain: Chain) -> bool:
+        """Return whether there are later commits than the next to be read."""
         prefix = epoch_prefix(self.run_id, chain.writer, chain.epoch)
         numbers = (found.key.rpartition("/")[2] for found in self.store.objects(prefix))
-        if f"{chain.length:08d}.json" < max((n for n in numbers if n[0].isdigit()), default=""):
-            message = (
-                f"the commit {chain.key(chain.length)} is lost, and later ones are there:"
-                f" `trace-archive repair {self.run_id}` first"
-            )
-            raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+        later = max((n for n in numbers if n[0].isdigit()), default="")
+        return f"{chain.length:08d}.json" < later
 
     def _declare(self, paths: Iterable[str]) -> None:
         unknown = [path for path in dict.fromkeys(paths) if path not in self.ledger.fields]
