@@ -20,7 +20,7 @@ import pytest
 
 from archive_schema.records import RunRecords
 from recorder import TraceRecorder
-from tests.server.pushing import json_put, npy, npz, put
+from tests.server.pushing import Process, json_put, npy, npz, put
 from tests.server_fixture import serve
 
 if TYPE_CHECKING:
@@ -749,3 +749,83 @@ def test_a_store_that_is_away_is_a_503_and_then_it_goes_on(s3: S3Server, serve: 
         assert int(away.headers["retry-after"]) >= 1
         assert back.status_code in (200, 201)
         assert read(client, "/runs/r/fields/x").tolist() == [[*range(4)]] * 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None:
+    """It is killed again and again in the middle of many requests, and started again."""
+    process = Process(folder_store, free_port())
+    acknowledged: set[tuple[int, int]] = set()
+
+    def push(start: int) -> None:
+        with httpx.Client(base_url=process.url, timeout=60) as client:
+            step = 0
+            while step < 25:
+                body = npy(np.arange(start, start + 4) + 100.0 * step)
+                try:
+                    answer = put(client, f"steps/{step}/x?samples={start}:{start + 4}", body)
+                except httpx.TransportError:
+                    continue
+                assert answer.status_code in (200, 201), answer.text
+                acknowledged.add((step, start))
+                step += 1
+
+    with httpx.Client(base_url=process.url, timeout=60) as client:
+        declare(client, "r", steps=25, samples=16)
+        with ThreadPoolExecutor(4) as pool:
+            pushers = [pool.submit(push, start) for start in range(0, 16, 4)]
+            for count in (10, 60):
+                while len(acknowledged) < count and not all(one.done() for one in pushers):
+                    pass
+                process.kill()
+                field = RunRecords(folder_store, "r").ledger.fields["trace/x"]
+                lost = [at for at in {*acknowledged} if field.tile(at[0], at[1] // 4) is None]
+                process.start()
+                assert not lost
+            for one in pushers:
+                one.result()
+        sealed = client.post("/runs/r/seal")
+        found = read(client, "/runs/r/fields/x")
+    process.end()
+
+    assert sealed.status_code == 200, sealed.text
+    np.testing.assert_array_equal(found, np.arange(16) + 100.0 * np.arange(25)[:, None])
+
+
+def test_many_pushers_at_two_workers(folder_store: Store) -> None:
+    """The workers do not know of one another, and the run is sealed by either."""
+    process = Process(folder_store, free_port(), workers=2)
+
+    def push(part: int) -> list[int]:
+        with httpx.Client(base_url=process.url, timeout=60) as client:
+            return [
+                put(
+                    client,
+                    f"steps/{step}?samples={4 * part}:{4 * part + 4}",
+                    npz(x=np.arange(4 * part, 4 * part + 4) + 1000.0 * step, t=np.float64(step)),
+                ).status_code
+                for step in range(6)
+            ]
+
+    with httpx.Client(base_url=process.url, timeout=60) as client:
+        declare(client, "r", steps=6, samples=64)
+        records = RunRecords(folder_store, "r")
+        while len({chain.writer for chain in records.epochs}) < 2:  # one may start later
+            httpx.put(f"{process.url}/runs/r/tiles/steps/0", json={"t": 0.0})
+            records.refresh()
+        with ThreadPoolExecutor(16) as pool:
+            codes = [code for codes in pool.map(push, range(16)) for code in codes]
+        sealed = client.post("/runs/r/seal")
+        found = read(client, "/runs/r/fields/x")
+        table = client.get("/runs/r/steps").json()
+    process.end()
+
+    assert set(codes) == {201}
+    assert sealed.status_code == 200, sealed.text
+    np.testing.assert_array_equal(found, np.arange(64) + 1000.0 * np.arange(6)[:, None])
+    assert table["coordinates"]["t"] == [*map(float, range(6))]
