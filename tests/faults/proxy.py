@@ -13,13 +13,13 @@ import re
 import socket
 import struct
 import threading
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 _PIECE: Final = 1 << 16
 _NO_BODY: Final = (204, 304)
@@ -137,6 +137,7 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
         self._ready = threading.Event()
         self._port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self.requests = 0
 
     def __enter__(self) -> Self:
@@ -174,14 +175,20 @@ class FaultProxy:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
+        for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        # Generators that were left in the middle are closed by tasks of their own.
+        while tasks := asyncio.all_tasks(self._loop):
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         exchange = _Exchange(self._upstream, reader, writer)
+        task = asyncio.current_task()
+        assert task is not None
+        # A loop alone does not keep its tasks from being collected as garbage.
+        self._tasks.add(task)
         try:
             while head := await _Head.read(reader):
                 self.requests += 1
@@ -194,6 +201,7 @@ class FaultProxy:
             writer.transport.abort()
         finally:
             exchange.close()
+            self._tasks.discard(task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +284,7 @@ class _Exchange:
             return await self._pass_on(head, _all(kept), None)
         return await self._pass_on(head, _body(self._reader, head, request=True), fault)
 
-    async def _request_body(self, head: _Head) -> AsyncIterator[bytes]:
+    async def _request_body(self, head: _Head) -> AsyncGenerator[bytes, None]:
         if head.headers.get("expect", "").lower() == "100-continue":
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self._writer.drain()
@@ -287,7 +295,9 @@ class _Exchange:
         async for _ in self._request_body(head):
             pass
 
-    async def _pass_on(self, head: _Head, body: AsyncIterator[bytes], fault: Fault | None) -> bool:
+    async def _pass_on(
+        self, head: _Head, body: AsyncGenerator[bytes, None], fault: Fault | None
+    ) -> bool:
         if self._server is None:
             self._server = await asyncio.open_connection(*self._upstream)
         reader, writer = self._server
@@ -299,6 +309,7 @@ class _Exchange:
         finally:
             upload.cancel()
             answer.cancel()
+            await asyncio.gather(upload, answer, return_exceptions=True)
         if fault is not None and fault.action in (Action.LOSE_ANSWER, Action.SPOIL_ANSWER):
             async for _ in _body(reader, reply, request=False, method=head.method):
                 pass
@@ -320,12 +331,13 @@ class _Exchange:
             await self._writer.drain()
 
     async def _upload(
-        self, body: AsyncIterator[bytes], writer: asyncio.StreamWriter, fault: Fault | None
+        self, body: AsyncGenerator[bytes, None], writer: asyncio.StreamWriter, fault: Fault | None
     ) -> None:
         try:
-            async for piece in _altered(body, fault, _ON_UPLOAD):
-                writer.write(piece)
-                await writer.drain()
+            async with aclosing(_altered(body, fault, _ON_UPLOAD)) as pieces:
+                async for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
         except _CutError:
             _reset(writer)
             raise
@@ -339,9 +351,10 @@ class _Exchange:
         self._writer.write(raw)
         body = _body(reader, reply, request=False, method=head.method)
         try:
-            async for piece in _altered(body, fault, _ON_ANSWER):
-                self._writer.write(piece)
-                await self._writer.drain()
+            async with aclosing(_altered(body, fault, _ON_ANSWER)) as pieces:
+                async for piece in pieces:
+                    self._writer.write(piece)
+                    await self._writer.drain()
         except _CutError:
             if fault is not None and fault.action is Action.CUT_ANSWER:
                 await asyncio.sleep(0.01)  # or what was written is dropped with the rest
@@ -364,7 +377,7 @@ class _Exchange:
 
 async def _body(
     reader: asyncio.StreamReader, head: _Head, *, request: bool, method: str = ""
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Give the body as it is on the wire, in pieces."""
     if not request and (method == "HEAD" or head.status in _NO_BODY):
         return
@@ -384,7 +397,7 @@ async def _body(
             yield piece
 
 
-async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _chunks(reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
     while True:
         line = await reader.readline()
         yield line
@@ -395,28 +408,29 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def _altered(
-    body: AsyncIterator[bytes], fault: Fault | None, actions: frozenset[Action]
-) -> AsyncIterator[bytes]:
+    body: AsyncGenerator[bytes, None], fault: Fault | None, actions: frozenset[Action]
+) -> AsyncGenerator[bytes, None]:
     """Give a body as *fault* leaves it, if its action is one of *actions*."""
     sent = 0
-    async for piece in body:
-        start, sent = sent, sent + len(piece)
-        if fault is None or fault.action not in actions or not start <= fault.at < sent:
-            yield piece
-            continue
-        fault.hits += 1
-        at = fault.at - start
-        if fault.action in _FLIPS:
-            yield piece[:at] + bytes([piece[at] ^ 1 << at % 8]) + piece[at + 1 :]
-            continue
-        yield piece[:at]
-        if fault.action is not Action.STALL_ANSWER:
-            raise _CutError
-        await asyncio.sleep(fault.seconds)
-        yield piece[at:]
+    async with aclosing(body):
+        async for piece in body:
+            start, sent = sent, sent + len(piece)
+            if fault is None or fault.action not in actions or not start <= fault.at < sent:
+                yield piece
+                continue
+            fault.hits += 1
+            at = fault.at - start
+            if fault.action in _FLIPS:
+                yield piece[:at] + bytes([piece[at] ^ 1 << at % 8]) + piece[at + 1 :]
+                continue
+            yield piece[:at]
+            if fault.action is not Action.STALL_ANSWER:
+                raise _CutError
+            await asyncio.sleep(fault.seconds)
+            yield piece[at:]
 
 
-async def _all(pieces: list[bytes]) -> AsyncIterator[bytes]:
+async def _all(pieces: list[bytes]) -> AsyncGenerator[bytes, None]:
     for piece in pieces:
         yield piece
 

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.faults.proxy import Action, Fault
+from tests.faults.small_disk import MAY_MOUNT, SmallDisk
 from tests.faults.watch import CUT
+from tests.faults.world import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.faults.scene import Sampler, Scene
 
-DISK: Final = "disk"
-S3: Final = "s3"
 UNREACHABLE: Final = "store-unreachable"
 REPLACED: Final = "writer-replaced"
 SEALED: Final = "run-sealed"
 DIFFERS: Final = "tile-differs"
+FULL: Final = "store-full"
 
 TILE_KEY: Final = r"/trace\.zarr/.*/c\."
 COMMIT_KEY: Final = r"/commits/.*/\d{8}\.json"
@@ -46,13 +47,15 @@ class Scenario:
     what: str
     """What is done, for the report."""
     act: Callable[[Scene], None]
-    kinds: tuple[str, ...] = (DISK, S3)
+    kinds: tuple[Kind, ...] = (Kind.DISK, Kind.S3)
     honest: frozenset[str] = frozenset()
     """Kinds of errors that a reader may meet."""
     versions: int = 1
     """Samplers with values of their own."""
     repeats: int = 5
     """How often the report tries it, on each kind of store."""
+    only_in_report: bool = False
+    """Whether the tests leave it to the report, because another holds it too."""
 
 
 def killed_recorder(scene: Scene) -> None:
@@ -250,6 +253,27 @@ def killed_service(scene: Scene) -> None:
     scene.expect(sampler.end(), "")
 
 
+def jumping_clocks(scene: Scene) -> None:
+    """Set the clocks of recorder and service wrong, to and fro, while they work."""
+    sampler = scene.sampler(pace_s=0.01)
+    for steps in (3, 12, 24, 36):
+        sampler.await_acknowledged(steps)
+        for clock in (scene.world.recorder_clock, scene.world.service_clock):
+            clock.set(scene.chance.choice((-1, 1)) * scene.chance.choice((90, 5000, 86400 * 30)))
+            scene.outcome.faults += 1
+        scene.expect_status("recording", "sealed")
+    scene.expect(sampler.end(), "")
+
+
+def full_disk(scene: Scene) -> None:
+    """Record onto a disk that is too small, twice; then it becomes larger."""
+    disk = scene.keep(SmallDisk(scene.world.folder / "store" / scene.prefix, 700_000))
+    for _ in range(2):
+        scene.expect(scene.sampler().end(), FULL)
+        scene.outcome.faults += 1
+    disk.grow(64_000_000)
+
+
 def _life(scene: Scene, word: str, longest_s: float) -> None:
     sampler = scene.sampler()
     if sampler.await_word(word):
@@ -290,80 +314,87 @@ SCENARIOS: Final = (
         "killed-recorder",
         "recorder killed (`kill -9`) while it opens, records or seals: 5 lives a run",
         killed_recorder,
+        kinds=(Kind.DISK, Kind.S3, Kind.HTTP),
         repeats=10,
     ),
     Scenario(
         "restarted-store",
         "S3 server killed and started again, twice, under load",
         restarted_store,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         honest=frozenset({UNREACHABLE}),
     ),
     Scenario(
         "hanging-store",
         "S3 server that takes connections and does not answer, for 1 to 2 s",
         hanging_store,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         honest=frozenset({UNREACHABLE}),
     ),
     Scenario(
         "cut-uploads",
         "connections reset in the middle of uploads",
         cut_uploads,
-        kinds=(S3,),
+        kinds=(Kind.S3, Kind.HTTP),
     ),
     Scenario(
         "cut-answers",
         "connections reset or closed in the middle of answers",
         cut_answers,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         honest=frozenset({UNREACHABLE}),
     ),
     Scenario(
         "short-answers",
         "answers that are shorter than the object and say that they are the whole",
         short_answers,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
     ),
     Scenario(
         "slow-answers",
         "answers delayed, and stalled in the middle of bodies",
         slow_answers,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
     ),
     Scenario(
         "storm",
         "500 and 503, with and without Retry-After, before and after the request was carried out",
         storm,
-        kinds=(S3,),
+        kinds=(Kind.S3, Kind.HTTP),
         honest=frozenset({UNREACHABLE}),
     ),
     Scenario(
         "unavailable-to-readers",
         "503 to every read of the service, until it told its clients",
         unavailable_to_readers,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         honest=frozenset({UNREACHABLE}),
     ),
     Scenario(
         "flipped-answers",
         "a bit flipped in the first answer for each object",
         flipped_answers,
-        kinds=(S3,),
+        kinds=(Kind.S3,),
     ),
     Scenario(
         "flipped-uploads",
         "a bit flipped in the first put of each object",
         flipped_uploads,
-        kinds=(S3,),
+        kinds=(Kind.S3, Kind.HTTP),
+    ),
+    Scenario(
+        "lost-answers",
+        "lost answer to each conditional put of a run",
+        lost_answers("|".join(CONDITIONAL_KEYS.values())),
+        kinds=(Kind.S3, Kind.HTTP),
     ),
     *(
         Scenario(
             f"lost-answer-{name.replace(' ', '-')}",
             f"lost answer to the conditional put of each {name}",
             lost_answers(pattern),
-            kinds=(S3,),
-            repeats=3,
+            kinds=(Kind.S3,),
+            only_in_report=True,
         )
         for name, pattern in CONDITIONAL_KEYS.items()
     ),
@@ -387,26 +418,45 @@ SCENARIOS: Final = (
         "zombie",
         "a recorder stopped, its part taken over with other values, and continued",
         zombie,
+        kinds=(Kind.DISK, Kind.S3, Kind.HTTP),
         versions=2,
     ),
     Scenario(
         "held-tile",
         "the put of a tile that arrives after its recorder was replaced",
         held_put(TILE_KEY),
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         versions=2,
     ),
     Scenario(
         "held-commit",
         "the put of a commit that arrives after its recorder was replaced",
         held_put(COMMIT_KEY),
-        kinds=(S3,),
+        kinds=(Kind.S3,),
         versions=2,
     ),
     Scenario(
         "killed-service",
         "the process that serves killed and started again, twice",
         killed_service,
+        kinds=(Kind.DISK, Kind.S3, Kind.HTTP),
         honest=frozenset({CUT}),
+    ),
+    Scenario(
+        "jumping-clocks",
+        "clocks of recorder and service set wrong by 90 s to 30 days, to and fro, while they work",
+        jumping_clocks,
+    ),
+    *(
+        [
+            Scenario(
+                "full-disk",
+                "disk of the store full, twice, and enlarged",
+                full_disk,
+                kinds=(Kind.DISK,),
+            )
+        ]
+        if MAY_MOUNT
+        else []
     ),
 )

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from archive_schema.layout import run_prefix
 from archive_schema.models import RunStatus
@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 _SAMPLER: Final = str(ROOT / "tests/faults/sampler.py")
+_STATUS_BELIEVED_S: Final = 1.2
+"""A little more than the time for which the service believes a status it found."""
 _PATIENCE_S: Final = 90.0
 """After this a process that should have said or ended something is taken to hang."""
+
+
+_T = TypeVar("_T")
 
 
 class Ending(NamedTuple):
@@ -170,7 +175,7 @@ class Scene:
         self.world = world
         self.run = f"{name}-{seed}-{time.monotonic_ns()}"
         self.chance = random.Random(seed)
-        self.outcome = Outcome(name, "disk" if world.s3 is None else "s3", seed)
+        self.outcome = Outcome(name, world.kind, seed)
         self._versions = versions
         self._samplers: list[Sampler] = []
         self._faults: list[Fault] = []
@@ -182,6 +187,7 @@ class Scene:
             Reader(source, seed + number, honest, versions) for number, source in enumerate(sources)
         ]
         self._stack = ExitStack()
+        self._kept = ExitStack()
 
     def __enter__(self) -> Self:
         for reader in self._readers:
@@ -194,6 +200,7 @@ class Scene:
         for sampler in self._samplers:
             sampler.kill()
         self._stack.close()
+        self._kept.close()
 
     @property
     def prefix(self) -> str:
@@ -205,22 +212,18 @@ class Scene:
         *,
         version: int = 0,
         samples: tuple[int, int] = (0, SAMPLES),
-        environment: Mapping[str, str] | None = None,
         pace_s: float = 0.004,
-        store: str | None = None,
         **options: Any,
     ) -> Sampler:
         """Start a sampler, which reaches the store by a way that can be disturbed.
 
         Parameters
         ----------
-        environment
-            More variables of the process.
         options
             More arguments of its `TraceRecorder`.
         """
         order = Order(
-            store=store or self.world.url,
+            store=self.world.recorder_url,
             run=self.run,
             acknowledged=str(self.world.folder / f"{self.run}-{version}.acknowledged"),
             samples=samples,
@@ -228,10 +231,18 @@ class Scene:
             pace_s=pace_s,
             options=options,
         )
-        variables = {**self.world.environment(self.world.for_recorders), **(environment or {})}
+        variables = {
+            **self.world.environment(self.world.for_recorders),
+            **self.world.recorder_clock.environment,
+            "TRACE_ARCHIVE_SPOOL": str(self.world.folder / "spool"),
+        }
         sampler = Sampler(order, variables, self.world.folder / "samplers.log")
         self._samplers.append(sampler)
         return sampler
+
+    def keep(self, resource: AbstractContextManager[_T]) -> _T:
+        """Enter what must last until everything about the run was looked at."""
+        return self._kept.enter_context(resource)
 
     def disturb(self, way: FaultProxy | None, fault: Fault) -> Fault:
         """Let requests on *way* fail from now on."""
@@ -243,6 +254,15 @@ class Scene:
         """Note it if a sampler did not end by an error of these kinds; an empty one is none."""
         if ending.kind not in kinds:
             self.outcome.incomplete.append(f"expected {kinds}, a sampler ended with {ending}")
+
+    def expect_status(self, *statuses: str) -> None:
+        """Note it if the service gives the run another status, asked for a while."""
+        end = time.monotonic() + _STATUS_BELIEVED_S
+        while time.monotonic() < end:
+            answer = self.world.client.get(f"/runs/{self.run}").json()
+            if answer["status"] not in statuses:
+                self.outcome.wrong.append(f"the service says that the run is {answer['status']}")
+            time.sleep(0.1)
 
     def await_refusal(self, kind: str) -> None:
         """Return once every reader met an error of this kind."""
@@ -259,6 +279,8 @@ class Scene:
         """End all disturbance, complete the run, and hold it to the truth."""
         for way in self.world.ways:
             way.clear()
+        for clock in (self.world.recorder_clock, self.world.service_clock):
+            clock.set(0.0)
         self._stack.close()
         self.outcome.faults += sum(fault.hits for fault in self._faults)
         self._check_acknowledged()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -23,11 +24,21 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 _PROGRAM: Final = str(Path(sys.executable).with_name("trace-archive"))
+_CLOCK: Final = ROOT / "tests/faults/clock"
 _START_TIMEOUT_S: Final = 60.0
 
 
+class Kind(StrEnum):
+    """How recorders reach the store."""
+
+    DISK = "disk"
+    S3 = "s3"
+    HTTP = "http"
+    """By a service over a folder."""
+
+
 class Service:
-    """A process ``trace-archive serve`` that keeps nothing in memory, so that each read reads."""
+    """A process ``trace-archive serve`` that takes pushes, and reads the store for each read."""
 
     def __init__(self, store_url: str, environment: dict[str, str], log: Path) -> None:
         self._store_url = store_url
@@ -54,7 +65,15 @@ class Service:
     def _started(self, port: int) -> tuple[subprocess.Popen[str], str]:
         with self._log.open("a") as log:
             process = subprocess.Popen(
-                [_PROGRAM, "serve", "--store", self._store_url, "--port", str(port)],
+                [
+                    _PROGRAM,
+                    "serve",
+                    "--store",
+                    self._store_url,
+                    "--port",
+                    str(port),
+                    "--allow-push",
+                ],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -69,6 +88,25 @@ class Service:
         raise RuntimeError("the service did not start; its log tells why")
 
 
+class Clock:
+    """The clock of some processes, which can be set wrong while they run."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.set(0.0)
+
+    def set(self, shift_s: float) -> None:
+        """Let the clock be wrong by *shift_s* seconds from now on."""
+        # Renamed into place: a process that reads it sees the old shift or the new.
+        self._file.with_suffix(".new").write_text(str(shift_s))
+        self._file.with_suffix(".new").rename(self._file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables of a process that goes by this clock."""
+        return {"FAULT_CLOCK": str(self._file), "PYTHONPATH": f"{_CLOCK}{os.pathsep}{ROOT}"}
+
+
 class World:
     """A store and a service over it, while it is entered.
 
@@ -77,25 +115,35 @@ class World:
     folder
         Of this world alone.
     s3
-        The server of which the store is a part; None for a store in *folder*.
+        The server that holds the store, if its kind is S3.
     """
 
-    def __init__(self, folder: Path, s3: S3Server | None) -> None:
+    def __init__(self, kind: Kind, folder: Path, s3: S3Server | None) -> None:
+        self.kind = kind
         self.folder = folder
         self.s3 = s3
         self.url = str(folder / "store") if s3 is None else s3.fresh_url()
+        self.recorder_url = self.url
+        self.for_recorders: FaultProxy | None = None
+        self.for_readers: FaultProxy | None = None
+        self.service_clock = Clock(folder / "service.clock")
+        self.recorder_clock = Clock(folder / "recorder.clock")
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.for_recorders = self._way()
-        self.for_readers = self._way()
         self.store: Store = open_store(self.url)
         """The store itself, by a way that nothing disturbs."""
-        self.service = Service(
-            self.url, self.environment(self.for_readers), self.folder / "service.log"
-        )
+        if self.s3 is not None:
+            self.for_recorders = self._way(self.s3.endpoint_url)
+            self.for_readers = self._way(self.s3.endpoint_url)
+        variables = {**self.environment(self.for_readers), **self.service_clock.environment}
+        self.service = Service(self.url, variables, self.folder / "service.log")
         self._stack.callback(self.service.kill)
-        self.client = self._stack.enter_context(httpx.Client(base_url=self.service.url, timeout=60))
+        if self.kind is Kind.HTTP:
+            self.for_recorders = self._way(self.service.url)
+            self.recorder_url = self.for_recorders.url
+        client = httpx.Client(base_url=self.service.url, timeout=60)
+        self.client = self._stack.enter_context(client)
         self.archive = self._stack.enter_context(self.open_archive(self.for_readers))
         return self
 
@@ -115,12 +163,12 @@ class World:
     def environment(self, way: FaultProxy | None) -> dict[str, str]:
         """Return the variables of a process that reaches the store by *way*."""
         variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return variables if way is None else {**variables, "AWS_ENDPOINT_URL": way.url}
+        if way is None or self.kind is not Kind.S3:
+            return variables
+        return {**variables, "AWS_ENDPOINT_URL": way.url}
 
-    def _way(self) -> FaultProxy | None:
-        if self.s3 is None:
-            return None
-        return self._stack.enter_context(FaultProxy(self.s3.endpoint_url))
+    def _way(self, upstream: str) -> FaultProxy:
+        return self._stack.enter_context(FaultProxy(upstream))
 
 
 def _await_answer(url: str, process: subprocess.Popen[str]) -> None:
