@@ -1,89 +1,49 @@
-"""Read a whole run back and hold it against its commits.
+"""Read a whole run back and hold it against its commits; no damage keeps the rest unchecked.
 
-1. Every document is read; one that is lost or no such document is damage.
+1. Every document is read; one that is lost or damaged is a finding, and what others say of it
+   stands in for it.
 2. Every tile that a commit names is read: its length, its CRC32C, the shard index, each block's
    checksum, and the CRC-32 of its values, which alone tells one tile from another.
-3. Every array must have its Zarr metadata.
+3. The Zarr documents, coordinates and masks must say what the records of the run say.
 4. Whatever else lies in the run is an orphan: harmless, and listed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from crc32c import crc32c
-from isal.isal_zlib import crc32
-
-from archive_schema.codecs import decode_block, index_nbytes
-from archive_schema.dtypes import numpy_dtype, to_given
-from archive_schema.errors import ArchiveError, NotFoundError
+from archive_schema.errors import FormatError, NotFoundError
 from archive_schema.layout import (
-    array_path,
-    blocks_per_axis,
     field_key,
-    group_path,
+    heartbeat_key,
     manifest_key,
     run_prefix,
     seal_key,
     sealing_key,
-    stored_key,
     zarr_key,
 )
-from archive_schema.records import RunRecords
+from recorder.maintenance.findings import Finding, Found, Report
+from recorder.maintenance.hierarchy import allowed_paths, check_documents, expected_documents
+from recorder.maintenance.lock import MAINTENANCE
+from recorder.maintenance.names import TileNames, commit_named, recorded_tiles
+from recorder.maintenance.reading import mapped, patient, read_twice
+from recorder.maintenance.survey import Survey
+from recorder.maintenance.tiles import check_tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
-
-    from archive_schema.ledger import FieldLedger, TileEntry
-    from archive_schema.models import FieldSpec
-    from archive_schema.store import Store
-
-
-class Finding(StrEnum):
-    """What can be wrong with an object."""
-
-    LOST = "lost"
-    DAMAGED = "damaged"
-    CONFLICT = "conflict"
-    ORPHAN = "orphan"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One thing that was found."""
-
-    finding: Finding
-    key: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify_run` found; *orphans* are in *found* and no damage."""
-
-    run: str
-    tiles: int
-    """Tiles that were read."""
-    nbytes: int
-    """Stored bytes that were read."""
-    found: tuple[Found, ...]
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything that the commits name is there and undamaged."""
-        return all(one.finding is Finding.ORPHAN for one in self.found)
+    from archive_schema.models import RunManifest
+    from archive_schema.store import Store, StoredObject
+    from recorder.maintenance.names import RecordedTile
 
 
 def verify_run(
     store: Store, run_id: str, progress: Callable[[int, int], object] | None = None
 ) -> Report:
     """Read run *run_id* back and say exactly what is lost, damaged, contradictory or orphaned.
+
+    It may be recorded meanwhile: what its writers have under way is no orphan.
 
     Parameters
     ----------
@@ -94,137 +54,136 @@ def verify_run(
     NotFoundError
         ``run-not-found``.
     FormatError
-        If the manifest, a commit, a declaration or the index cannot be read: nothing can be
-        said about the tiles then.
+        ``format-version-unsupported``.
     """
-    records = RunRecords(store, run_id)
-    found = [Found(Finding.CONFLICT, run_prefix(run_id), text) for text in records.ledger.conflicts]
-    known = {manifest_key(run_id), seal_key(run_id), sealing_key(run_id)}
-    total = sum(field.count for field in records.ledger.fields.values())
+    store = patient(store)
+    survey = Survey(store, run_id)
+    found = list(survey.found)
     tiles = nbytes = 0
-    for path, field in records.ledger.fields.items():
-        known.add(field_key(run_id, path))
-        found += _absent_documents(store, records, path, field)
-        for key, entry in _tiles(records, field):
-            known.add(key)
-            tiles, nbytes = tiles + 1, nbytes + entry.nbytes
-            problem = _problem(store, key, field.spec, entry)
+    if survey.manifest is not None:
+        total = sum(field.count for field in survey.ledger.fields.values())
+        for tile, problem in checked_tiles(survey, survey.manifest):
+            tiles, nbytes = tiles + 1, nbytes + tile.entry.nbytes
             if problem is not None:
                 found.append(problem)
+            if tile.entry.aside:
+                detail = f"{tile.name.path}, step {tile.name.step}, tile {tile.name.tile}"
+                found.append(Found(Finding.TILE_ASIDE, tile.key, detail, repairable=False))
             if progress is not None:
                 progress(tiles, total)
-    found += _orphans(store, records, known)
+        found += _conflicts(survey)
+        if survey.sealed or survey.sealing is None:
+            documents = expected_documents(survey, survey.manifest)
+            found += check_documents(survey, survey.manifest, documents)
+        found += [
+            Found(
+                Finding.ORPHAN, one.key, f"{one.nbytes} bytes that nothing names", repairable=True
+            )
+            for one in orphans(survey, survey.manifest)[0]
+        ]
     return Report(run_id, tiles, nbytes, tuple(found))
 
 
-def _tiles(records: RunRecords, field: FieldLedger) -> Iterator[tuple[str, TileEntry]]:
-    for step in field.steps:
-        for tile in range(field.tiles):
-            entry = field.tile(step, tile)
-            if entry is None:
-                continue
-            if entry.aside:
-                yield f"{run_prefix(records.run_id)}/{entry.aside}", entry
-            else:
-                yield stored_key(records.manifest, field.spec, step, tile, _zarr(records)), entry
+def checked_tiles(
+    survey: Survey, manifest: RunManifest
+) -> Iterator[tuple[RecordedTile, Found | None]]:
+    """Read every recorded tile; yield it with what is wrong with it, if anything is."""
 
-
-def _problem(store: Store, key: str, spec: FieldSpec, entry: TileEntry) -> Found | None:
-    if not entry.nbytes:
-        return None
-    try:
-        data = store.read(key)
-    except NotFoundError:
-        return Found(Finding.LOST, key, "a commit names it, and it is not there")
-    try:
-        _check(data, spec, entry)
-    except (ArchiveError, ValueError, RuntimeError) as error:
-        return Found(Finding.DAMAGED, key, str(error))
-    return None
-
-
-def _check(data: bytes, spec: FieldSpec, entry: TileEntry) -> None:
-    """Raise an error that says what is wrong with a tile's object."""
-    if len(data) != entry.nbytes:
-        message = f"expected {entry.nbytes} bytes, got {len(data)}"
-        raise ValueError(message)
-    if crc32c(data) != entry.crc32c:
-        raise ValueError("its CRC32C is not the committed one")
-    given = np.ascontiguousarray(to_given(_decode(data, spec, entry), spec))
-    if crc32(given.reshape(-1).view(np.uint8).data) != entry.crc32:
-        raise ValueError("it holds other values than were committed")
-
-
-def _decode(data: bytes, spec: FieldSpec, entry: TileEntry) -> NDArray[Any]:
-    """Decode a whole tile, from its own index as another Zarr reader would."""
-    whole = (spec.tile, *spec.tail) if spec.tile else entry.shape
-    grid = blocks_per_axis(whole, entry.block)
-    if entry.block:
-        table = data[len(data) - index_nbytes(len(entry.ends)) : -4]
-        offsets = np.frombuffer(table, "<u8").reshape(-1, 2).tolist()
-    else:
-        offsets = [[0, len(data)]]
-    starts = (0, *entry.ends[:-1])
-    values = np.empty(whole, numpy_dtype(spec.stored_dtype))
-    for at, start, end, (offset, size) in zip(
-        product(*map(range, grid)), starts, entry.ends, offsets, strict=True
-    ):
-        if start == end:
-            continue
-        if (offset, size) != (start, end - start):
-            message = f"its index has a block at {offset}, the commit at {start}"
-            raise ValueError(message)
-        box = tuple(slice(i * b, (i + 1) * b) for i, b in zip(at, entry.block, strict=True))
-        values[box] = decode_block(data[start:end], spec.codec, spec.stored_dtype, entry.block)
-    return values[: entry.samples] if spec.tile else values
-
-
-def _absent_documents(
-    store: Store, records: RunRecords, path: str, field: FieldLedger
-) -> list[Found]:
-    spec, zarr = field.spec, _zarr(records)
-    arrays = [array_path(spec, step) for step in field.steps] if spec.ragged else []
-    arrays = arrays or [array_path(spec), group_path(spec), ""]
-    wanted = {field_key(records.run_id, path)}
-    for folder in arrays:
-        name = f"{folder}/zarr.json" if folder else "zarr.json"
-        wanted.add(zarr_key(records.run_id, name, zarr))
-    found = []
-    for key in sorted(wanted):
+    def check(tile: RecordedTile) -> tuple[RecordedTile, Found | None]:
+        if not tile.entry.nbytes:
+            return tile, None
         try:
-            store.size(key)
+            read_twice(survey.store, tile.key, lambda d: check_tile(d, tile.spec, tile.entry))
         except NotFoundError:
-            found.append(Found(Finding.LOST, key, "the metadata document is not there"))
-    return found
+            detail = "a commit names it, and it is not there"
+            return tile, Found(Finding.TILE_LOST, tile.key, detail)
+        except (FormatError, ValueError, RuntimeError) as error:
+            return tile, Found(Finding.TILE_DAMAGED, tile.key, str(error))
+        return tile, None
+
+    tiles = recorded_tiles(manifest, survey.ledger, survey.zarr)
+    yield from mapped(survey.store, check, tiles)
 
 
-def _orphans(store: Store, records: RunRecords, known: set[str]) -> list[Found]:
-    prefix = run_prefix(records.run_id)
-    documents = (f"{prefix}/commits/", f"{prefix}/heartbeats/", f"{prefix}/fields/")
-    index = records.seal and f"{prefix}/{records.seal.index}"
-    found = []
-    for one in store.objects(prefix):
-        name = one.key.rpartition("/")[2]
-        if one.key in known or one.key == index or one.key.startswith(documents):
-            continue
-        if name == "zarr.json" or _is_coordinate(one.key, records):
-            continue
-        found.append(Found(Finding.ORPHAN, one.key, f"{one.nbytes} bytes that no commit names"))
-    return sorted(found, key=lambda one: one.key)
+def orphans(survey: Survey, manifest: RunManifest) -> tuple[list[StoredObject], Survey]:
+    """Return the objects that nothing names and that no live writer has under way, by key.
+
+    Returns
+    -------
+    objects
+    Survey
+        What the commits said after the objects were listed.
+    """
+    allowed = allowed_paths(survey, manifest)
+    candidates = list(_unnamed(survey, manifest, allowed))
+    if candidates and not survey.sealed:
+        survey = Survey(survey.store, survey.run_id)
+        allowed |= allowed_paths(survey, manifest)
+    names = _Names(survey, manifest, allowed)
+    return [
+        one for one in candidates if not names.has(one.key) and not _under_way(survey, one)
+    ], survey
 
 
-def _is_coordinate(key: str, records: RunRecords) -> bool:
-    """Whether the object is a chunk of a coordinate array or a mask, which no commit names."""
-    folder = key.rpartition("/")[0]
-    arrays = {
-        zarr_key(records.run_id, array_path(field.spec), _zarr(records))
-        for field in records.ledger.fields.values()
-        if not field.spec.ragged
-    }
-    ragged = zarr_key(records.run_id, "ragged/", _zarr(records))
-    inside = key.startswith(zarr_key(records.run_id, "", _zarr(records)))
-    return inside and folder not in arrays and not key.startswith(ragged)
+def _unnamed(survey: Survey, manifest: RunManifest, allowed: set[str]) -> Iterator[StoredObject]:
+    names = _Names(survey, manifest, allowed)
+    listed = survey.store.objects(survey.prefix)
+    yield from sorted((one for one in listed if not names.has(one.key)), key=lambda one: one.key)
 
 
-def _zarr(records: RunRecords) -> str:
-    return "trace.zarr" if records.seal is None else records.seal.zarr
+def _under_way(survey: Survey, one: StoredObject) -> bool:
+    """Return whether a writer that is heard of opened the run before the object was stored."""
+    return not survey.sealed and any(
+        epoch.claimed_s is None or epoch.claimed_s <= one.modified_s
+        for epoch in survey.open_epochs
+        if survey.alive(epoch)
+    )
+
+
+def _conflicts(survey: Survey) -> Iterator[Found]:
+    for text in survey.ledger.conflicts:
+        yield Found(Finding.TILE_CONFLICT, run_prefix(survey.run_id), text)
+
+
+class _Names:
+    """Tells which keys of a run mean something."""
+
+    def __init__(self, survey: Survey, manifest: RunManifest, allowed: set[str]) -> None:
+        self._survey = survey
+        self._prefix = f"{survey.prefix}/"
+        self._zarr = zarr_key(survey.run_id, "", survey.zarr)
+        self._allowed = allowed
+        self._tiles = TileNames(manifest, survey.fields, survey.zarr)
+        documents = {manifest_key(survey.run_id), seal_key(survey.run_id)}
+        documents |= {sealing_key(survey.run_id), *(one.key for one in survey.found)}
+        documents |= {field_key(survey.run_id, path) for path in survey.fields}
+        documents |= {heartbeat_key(survey.run_id, writer) for writer in survey.heartbeats}
+        if survey.seal is not None:
+            documents.add(f"{self._prefix}{survey.seal.index}")
+        self._documents = documents
+
+    def has(self, key: str) -> bool:
+        """Return whether something names the object at *key*, or will once it is repaired."""
+        if key.startswith(self._zarr) and key.removeprefix(self._zarr) in self._allowed:
+            return True
+        inside = key.removeprefix(self._prefix)
+        kept = inside.startswith(f"{MAINTENANCE}/") or (
+            # Of several that were left by who began to seal, one will be named.
+            inside.startswith("index-")
+            and self._survey.sealing is not None
+            and not self._survey.sealed
+        )
+        return key in self._documents or kept or self._is_commit(key) or self._is_tile(key, inside)
+
+    def _is_commit(self, key: str) -> bool:
+        writer, epoch, number = commit_named(key) or ("", 0, None)
+        known = self._survey.epochs.get((writer, epoch))
+        return known is not None and (number is None or number in known.commits)
+
+    def _is_tile(self, key: str, inside: str) -> bool:
+        name = self._tiles.of(key)
+        field = None if name is None else self._survey.ledger.fields.get(name.path)
+        if name is None or field is None:
+            return False
+        entry = field.tile(name.step, name.tile)
+        return entry is not None and entry.aside == ("" if key.startswith(self._zarr) else inside)
