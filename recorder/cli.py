@@ -1,9 +1,10 @@
-"""Commands that write an archive: import, verify, rm and demo."""
+"""Commands that write an archive: import, verify, drain, rm and demo."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
@@ -12,15 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from archive_schema.cli import DAMAGED
+from archive_schema.cli import DAMAGED, FAILED
+from archive_schema.errors import ErrorKind, StorageError
 from archive_schema.flags import StorePlace, takes_store
 from archive_schema.records import run_ids
+from archive_schema.store import StoreOptions
 from recorder import demonstration
+from recorder.drain import Target
+from recorder.drain import drain as drain_spool
 from recorder.importers import import_file, importable_systems
 from recorder.maintenance import remove_run, verify_run
+from recorder.spool import chosen_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from recorder.drain import Drained
 
 _DEMO_STORE: Final = StorePlace("demo-archive")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -92,6 +100,64 @@ def rm(
     typer.echo(f"run {run} removed: {count} objects")
 
 
+def drain(
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of the spools; by default TRACE_ARCHIVE_SPOOL or that in the user's home.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Where the archive is, if it has moved.")
+    ] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option("--endpoint-url", help="Of an S3 service that is not Amazon's.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Of the S3 bucket.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Of ~/.aws, for keys, region and endpoint.")
+    ] = None,
+    seal: Annotated[
+        bool,
+        typer.Option("--seal", help="Seal runs that nobody else records, whoever left them."),
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget-refused", help="Remove what an archive refused earlier.")
+    ] = False,
+    deadline_s: Annotated[
+        float, typer.Option("--deadline", min=0, help="Seconds to go on while nothing gets done.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Store what recorders left on this disk while their store was away.
+
+    Recorders that are alive drain their own spool and are let alone. Exit code 1 if anything
+    is left.
+    """
+    place = chosen_place() if folder is None else Path(folder).absolute()
+    if folder is not None and not place.is_dir():
+        message = f"there is no folder {place}, and so no spool"
+        raise StorageError(ErrorKind.STORE_UNREACHABLE, message)
+    options = StoreOptions(endpoint_url=endpoint_url, region=region, profile=profile)
+    with _bar("draining", as_json) as progress:
+        results = drain_spool(
+            place,
+            Target(store, options),
+            seal=seal,
+            forget=forget,
+            deadline_s=deadline_s,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(results)
+    else:
+        _print_drained(place, results)
+    if not all(one.done for one in results):
+        raise typer.Exit(FAILED)
+
+
 @takes_store
 def demo(
     *,
@@ -130,6 +196,20 @@ then samples it. While it records, and after:
                 server.wait()
             except KeyboardInterrupt:
                 typer.echo("Stopped.")
+
+
+def _print_drained(place: Path, results: list[Drained]) -> None:
+    console = Console(soft_wrap=True)
+    if not results:
+        console.print(f"nothing waits in {place}", markup=False)
+        return
+    table = Table("run", "writer", "store", "state", "stored", "left")
+    for one in results:
+        table.add_row(one.run, one.writer, one.store, one.state, str(one.tiles), str(one.left))
+    console.print(table)
+    for one in results:
+        for remark in one.remarks:
+            console.print(f"{one.run} ({one.folder}): {remark}", markup=False)
 
 
 @contextmanager

@@ -72,16 +72,25 @@ class Settings:
 class Session:
     """An open run.
 
+    Parameters
+    ----------
+    spool : Spool, optional
+        One that has taken over what a dead recorder left, and that the caller closes; otherwise
+        it is made as *settings* say.
+
     Raises
     ------
     ConflictError
         As `recorder.opening.open_run`.
     """
 
-    def __init__(self, store: Store, manifest: RunManifest, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, manifest: RunManifest, settings: Settings, spool: Spool | None = None
+    ) -> None:
         workers = _workers(store)
         self._settings = settings
-        self.spool = _spool(store, manifest.id, settings)
+        self.spool = spool or _spool(store, manifest.id, settings)
+        self._closes_spool = spool is None
         patient = None
         if self.spool is not None or not isinstance(store, LocalStore):
             # Without a spool a folder answers, if with an error.
@@ -98,8 +107,7 @@ class Session:
             )
             self._overflow = self._begun(opened, patient, settings)
         except BaseException:
-            if self.spool is not None:
-                self.spool.close()
+            self._close_spool(seal=False)
             raise
         self._records = opened.records
         self._records_lock = opened.lock
@@ -179,8 +187,11 @@ class Session:
             if self._store is not None:
                 self._store.fails_fast = False
                 self._store.patience_s = self._settings.deadline_s
-            if self.spool is not None:
-                self.spool.close(seal=seal)
+            self._close_spool(seal=seal)
+
+    def _close_spool(self, *, seal: bool) -> None:
+        if self.spool is not None and self._closes_spool:
+            self.spool.close(seal=seal)
 
     def seal(self) -> Seal:
         """Seal the run; the writer must be closed."""
@@ -201,6 +212,7 @@ class Session:
             host=opened.claim.host,
             process=opened.claim.process,
             time=opened.claim.time,
+            seal=settings.spool.seal,
         )
         try:
             self.spool.begin(session)

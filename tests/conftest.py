@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from archive_schema.store import Store
 
 
+@pytest.fixture(scope="session", autouse=True)
+def spool_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what tests spool out of the home of who runs them; programs inherit it."""
+    place = tmp_path_factory.mktemp("spool")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACE_ARCHIVE_SPOOL", str(place))
+        yield place
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One S3 server for the session."""

@@ -72,6 +72,8 @@ class SpoolSettings:
     """Whether recording must not begin if the place cannot be used."""
     options: PublicOptions
     """How the store was reached, for whoever drains the spool later."""
+    seal: bool = False
+    """Whether the run is to be sealed once it is drained, whatever becomes of this process."""
 
     @classmethod
     def chosen(
@@ -163,10 +165,10 @@ def read_session(folder: Path) -> SpoolSession | None:
 
 def remove_if_empty(folder: Path) -> bool:
     """Remove a folder in which nothing waits; its lock and that of the place must be held."""
-    if _files(folder / KEPT) or _files(folder / REFUSED):
-        return False
-    shutil.rmtree(folder)
-    return True
+    empty = not (_files(folder / KEPT) or _files(folder / REFUSED))
+    if empty:
+        shutil.rmtree(folder)
+    return empty
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -184,11 +186,25 @@ def leftovers(place: Path) -> list[Leftover]:
             lock = folder_lock(folder)
             free = lock.taken()
             try:
-                if not free or not remove_if_empty(folder):
-                    found.append(_leftover(folder, in_use=not free))
+                one = _leftover(folder, in_use=not free)
+                to_seal = one.session is not None and one.session.seal
+                if one.in_use or to_seal or not remove_if_empty(folder):
+                    found.append(one)
             finally:
                 lock.release()
     return found
+
+
+def forget_refused(folder: Path) -> None:
+    """Remove what the archive refused, and the folder if nothing else is in it."""
+    with held(folder.parent):
+        lock = folder_lock(folder)
+        if lock.taken():
+            try:
+                shutil.rmtree(folder / REFUSED, ignore_errors=True)
+                remove_if_empty(folder)
+            finally:
+                lock.release()
 
 
 def _leftover(folder: Path, *, in_use: bool) -> Leftover:

@@ -128,6 +128,11 @@ class Spool:
         return bool(self._dead)
 
     @property
+    def begun(self) -> bool:
+        """Whether it has a folder of its own yet."""
+        return self._files_of is not None
+
+    @property
     def folder(self) -> Path:
         """Return this recorder's folder."""
         return self._store.root
@@ -249,19 +254,25 @@ class Spool:
         Parameters
         ----------
         seal : bool
-            Whether the run is to be sealed once everything is drained.
+            Whether the run is to be sealed once what waits is drained.
         """
         with self._lock:
             self._closed = True
         if self._own is not None and self._session is not None:
             with held(self.place):
-                if not remove_if_empty(self.folder) and seal:
-                    self._write_session(self._session.model_copy(update={"seal": True}))
+                wanted = self._session.seal or seal
+                if self._session.seal or not remove_if_empty(self.folder):
+                    self._write_session(self._session.model_copy(update={"seal": wanted}))
                 self._own.release()
                 self._own = None
         for lock in self._dead.values():
             lock.release()
         self._dead.clear()
+
+    def seal_is_settled(self) -> None:
+        """Take note that the run is sealed, or that somebody else will seal it."""
+        if self._session is not None:
+            self._session = self._session.model_copy(update={"seal": False})
 
     def __enter__(self) -> Self:
         return self
