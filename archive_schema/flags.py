@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, field, fields
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, get_type_hints
 
 import typer
 
@@ -46,17 +46,8 @@ class StorePlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Flags:
-    """The options, as typer reads them."""
+    """What says how a store is reached, as typer reads it."""
 
-    store: Annotated[
-        str,
-        typer.Option(
-            "--store",
-            envvar="TRACE_ARCHIVE_STORE",
-            help="Where the archive is: a path, s3://bucket/prefix, gs://, az:// or the"
-            " http:// of a server.",
-        ),
-    ]
     endpoint_url: Annotated[
         str | None, typer.Option("--endpoint-url", help="Of an S3 service that is not Amazon's.")
     ] = None
@@ -78,54 +69,85 @@ class _Flags:
         bool, typer.Option("--anonymous", help="Use no keys, for a public bucket.")
     ] = False
 
-    def place(self) -> StorePlace:
-        """Return the store; what no option says is left to variables."""
-        options = StoreOptions(
+    def options(self) -> StoreOptions:
+        """Return the options; what no flag says is left to variables."""
+        return StoreOptions(
             endpoint_url=self.endpoint_url,
             region=self.region,
             path_style=self.path_style,
             profile=self.profile,
             anonymous=True if self.anonymous else None,
         )
-        return StorePlace(self.store, options)
 
 
 _NAMES: Final = tuple(one.name for one in fields(_Flags))
+_Store: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="TRACE_ARCHIVE_STORE",
+        help="Where the archive is: a path, s3://bucket/prefix, gs://, az:// or the http:// of a"
+        " server.",
+    ),
+]
 
 
 def takes_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give *command*, whose argument ``store`` is a `StorePlace`, the options that name one.
+    """Give *command*, whose argument ``store`` is a `StorePlace`, the flags that name one.
 
     A default of the argument becomes the default of ``--store``; its options are not used.
     """
-    signature = inspect.signature(command)
+    default = inspect.signature(command).parameters["store"].default
+    url = default.url if isinstance(default, StorePlace) else default
+    flag = inspect.Parameter(
+        "store", inspect.Parameter.KEYWORD_ONLY, default=url, annotation=_Store
+    )
+
+    def place(given: dict[str, Any]) -> StorePlace:
+        return StorePlace(given.pop("store"), _options(given))
+
+    return _replacing("store", command, [flag], place)
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give *command*, whose argument ``options`` is `StoreOptions`, the flags that make them.
+
+    For a command that finds its store elsewhere.
+    """
+    return _replacing("options", command, [], _options)
+
+
+def _replacing(
+    name: str,
+    command: Callable[..., None],
+    flags: list[inspect.Parameter],
+    made: Callable[[dict[str, Any]], object],
+) -> Callable[..., None]:
+    """Replace the argument *name* by *flags* and those of `_Flags`, from which it is *made*."""
     hints = get_type_hints(command, include_extras=True)
     own = [
-        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in signature.parameters.items()
-        if name != "store"
+        parameter.replace(annotation=hints[key], kind=inspect.Parameter.KEYWORD_ONLY)
+        for key, parameter in inspect.signature(command).parameters.items()
+        if key != name
     ]
-    default = signature.parameters["store"].default
-    flags = _parameters(default.url if isinstance(default, StorePlace) else default)
+    flag_hints = get_type_hints(_Flags, include_extras=True)
+    shared = [
+        parameter.replace(annotation=flag_hints[key])
+        for key, parameter in inspect.signature(_Flags).parameters.items()
+    ]
 
     @wraps(command)
     def run(**given: Any) -> None:
-        chosen = _Flags(**{name: given.pop(name) for name in _NAMES})
-        command(store=chosen.place(), **given)
+        value = made(given)
+        command(**{name: value}, **given)
 
     # What typer reads; `wraps` has handed over the command's own.
-    vars(run)["__signature__"] = inspect.Signature([*own, *flags])
-    run.__annotations__ = {one.name: one.annotation for one in (*own, *flags)}
+    every = [*own, *flags, *shared]
+    vars(run)["__signature__"] = inspect.Signature(every)
+    run.__annotations__ = {one.name: one.annotation for one in every}
     return run
 
 
-def _parameters(store: object) -> list[inspect.Parameter]:
-    hints = get_type_hints(_Flags, include_extras=True)
-    defaults = {name: one.default for name, one in inspect.signature(_Flags).parameters.items()}
-    defaults["store"] = store
-    return [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name]
-        )
-        for name in _NAMES
-    ]
+def _options(given: dict[str, Any]) -> StoreOptions:
+    """Take the flags' values out of *given*."""
+    return _Flags(**{name: given.pop(name) for name in _NAMES}).options()

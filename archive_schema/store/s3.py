@@ -55,6 +55,7 @@ class S3Access:
         completed = options.completed()
         session = Session(profile=completed.profile)
         try:
+            session.get_scoped_config()  # a profile that is not there is a mistake in any case
             endpoint_url = completed.endpoint_url or _configured_endpoint(session)
             region = (
                 completed.region
