@@ -15,9 +15,9 @@ from rich.table import Table
 
 from archive_schema.cli import DAMAGED, FAILED
 from archive_schema.errors import ErrorKind, StorageError
-from archive_schema.flags import StorePlace, takes_store
+from archive_schema.flags import StorePlace, takes_options, takes_store
 from archive_schema.records import run_ids
-from archive_schema.store import StoreOptions
+from archive_schema.store import StoreOptions  # noqa: TC001  typer reads it
 from recorder import demonstration
 from recorder.drain import Target
 from recorder.drain import drain as drain_spool
@@ -100,6 +100,7 @@ def rm(
     typer.echo(f"run {run} removed: {count} objects")
 
 
+@takes_options
 def drain(
     folder: Annotated[
         str | None,
@@ -112,13 +113,7 @@ def drain(
     store: Annotated[
         str | None, typer.Option("--store", help="Where the archive is, if it has moved.")
     ] = None,
-    endpoint_url: Annotated[
-        str | None, typer.Option("--endpoint-url", help="Of an S3 service that is not Amazon's.")
-    ] = None,
-    region: Annotated[str | None, typer.Option("--region", help="Of the S3 bucket.")] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Of ~/.aws, for keys, region and endpoint.")
-    ] = None,
+    options: StoreOptions,
     seal: Annotated[
         bool,
         typer.Option("--seal", help="Seal runs that nobody else records, whoever left them."),
@@ -140,7 +135,6 @@ def drain(
     if folder is not None and not place.is_dir():
         message = f"there is no folder {place}, and so no spool"
         raise StorageError(ErrorKind.STORE_UNREACHABLE, message)
-    options = StoreOptions(endpoint_url=endpoint_url, region=region, profile=profile)
     with _bar("draining", as_json) as progress:
         results = drain_spool(
             place,
