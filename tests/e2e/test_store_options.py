@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from archive_schema.store import StoreOptions
+from archive_schema.errors import InvalidInputError
+from archive_schema.store import StoreOptions, open_store
 from archive_schema.store.foreign import foreign_filesystem
 from recorder import TraceRecorder
 
@@ -69,6 +70,12 @@ def test_flags_reach_the_archive_and_the_files_beside_it(home: Path, s3: S3Serve
     assert refused.returncode == 1
     assert "store-refused" in refused.stderr
     assert "no credentials" in refused.stderr
+
+
+def test_options_are_for_a_url(tmp_path: Path) -> None:
+    """An open store would not heed them."""
+    with pytest.raises(InvalidInputError, match="an open store has its own"):
+        TraceRecorder(open_store(tmp_path), "r", store_options=StoreOptions())
 
 
 @pytest.mark.parametrize("command", ["ls", "verify"])
