@@ -46,7 +46,7 @@ class Opening:
 def openings(
     records: RunRecords,
     heartbeats: Mapping[str, tuple[Heartbeat, float]],
-    now_s: float | None = None,
+    ages_s: Mapping[str, float] | None = None,
 ) -> list[Opening]:
     """Return every opening of a run, those of one writer in their order.
 
@@ -54,17 +54,16 @@ def openings(
     ----------
     records
         To be refreshed after *heartbeats* were read: whoever says that it closed has ended.
-    now_s
-        Seconds since the epoch; None for the latest word of any writer, which tells the time by
-        the store's clock.
+    ages_s
+        For how many seconds each writer had no new word (`RunRecords.ages_s`); None to count to
+        the latest word of any writer, which tells the time by the store's clock.
 
     Raises
     ------
     FormatError
         ``record-damaged``.
     """
-    if now_s is None:
-        now_s = max((modified_s for _, modified_s in heartbeats.values()), default=0.0)
+    now_s = max((modified_s for _, modified_s in heartbeats.values()), default=0.0)
     claims = records.claims()
     found = []
     for chain in records.epochs:
@@ -74,12 +73,14 @@ def openings(
         beat, modified_s = heartbeats.get(chain.writer, (None, 0.0))
         state: OpeningState | None = chain.end
         reason, heard_s = chain.reason, claim.time.timestamp()
+        age_s = now_s - heard_s
         if beat is not None and beat.epoch == claim.epoch:
             heard_s = modified_s
-            if state is None and beat.state == "failed":
-                state, reason = "failed", beat.error
+            age_s = now_s - heard_s if ages_s is None else ages_s[claim.writer]
+            if state is None and beat.state != "recording":
+                state, reason = beat.state, beat.error
         if state is None:
-            state = "recording" if now_s - heard_s <= STALE_AFTER_S else "lost"
+            state = "recording" if age_s <= STALE_AFTER_S else "lost"
         found.append(Opening(claim, state, reason, heard_s, chain.tiles))
     return found
 

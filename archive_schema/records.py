@@ -54,7 +54,7 @@ from archive_schema.store.interface import is_remote
 from archive_schema.withdrawn import Withdrawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from archive_schema.store import Store
 
@@ -323,8 +323,13 @@ class RunRecords:
         if not beats:
             age_s = time.time() - self.manifest.created.timestamp()
         else:
-            age_s = min(self._age_s(name, *beats[name]) for name in recording)
+            ages_s = self.ages_s(beats)
+            age_s = min(ages_s[name] for name in recording)
         return RunStatus.INCOMPLETE if age_s > STALE_AFTER_S else RunStatus.RECORDING
+
+    def ages_s(self, beats: Mapping[str, tuple[Heartbeat, float]]) -> dict[str, float]:
+        """Return for how many seconds each writer had no new word, by `status`' clock."""
+        return {name: self._age_s(name, *beat) for name, beat in beats.items()}
 
     def _age_s(self, writer: str, beat: Heartbeat, modified_s: float) -> float:
         """Return for how many seconds, as far as is known here, a writer had no new word."""

@@ -134,6 +134,25 @@ class RunPage(WireDocument):
     """Runs that the server has yet to read before it can list them."""
 
 
+class WriterDocument(WireDocument):
+    """One writer of a run, as its latest opening of it goes."""
+
+    name: str
+    state: str
+    """``recording``, ``lost`` (not heard of for a minute), or how it ended: ``closed``,
+    ``failed``, ``refused`` or ``replaced``."""
+    reason: str = ""
+    host: str = ""
+    process: int = 0
+    samples: tuple[int, int] | None = None
+    """The part that it owns, ``[start, stop)``."""
+    opened: AwareDatetime
+    heard: AwareDatetime
+    """When it was last heard of."""
+    tiles: int = 0
+    """Tiles that it committed, in all its openings."""
+
+
 class RunDocument(RunSummary):
     """Everything about a run but its values."""
 
@@ -141,6 +160,9 @@ class RunDocument(RunSummary):
     step_ranges: tuple[StepRange, ...]
     declared_steps: int | tuple[int, ...] | None = None
     declared_samples: int | None = None
+    declared_writers: int | None = None
+    writers: tuple[WriterDocument, ...] = ()
+    """None of a sealed run, which nobody records any more."""
     step_coordinates: dict[str, str] = {}
     """Name to dtype."""
     sample_coordinates: dict[str, str] = {}

@@ -28,7 +28,7 @@ from server.metrics import SHARED_FOLDER
 from server.output import write_file
 from server.query import Archive
 from server.settings import PREFIX, Settings, load_settings
-from server.tables import field_table, head_table, run_table, token_table
+from server.tables import field_table, head_table, run_table, token_table, writer_table
 from server.tokens import Scope, TokenFile
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
@@ -156,6 +156,8 @@ def show(
         return
     console = _console()
     console.print(head_table(document))
+    if document.writers:
+        console.print(writer_table(document))
     console.print(field_table(document))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from archive_schema.wire import (
     RunDocument,
     RunSummary,
     StepDocument,
+    WriterDocument,
     step_ranges,
 )
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from archive_schema.annotations import Annotations
     from archive_schema.ledger import Coordinate
+    from archive_schema.openings import Opening
     from server.query import FieldView, RunView
 
 
@@ -60,6 +63,8 @@ def run_document(run: RunView, annotations: Annotations | None) -> RunDocument:
         step_ranges=step_ranges(run.steps),
         declared_steps=manifest.steps,
         declared_samples=manifest.samples,
+        declared_writers=manifest.writers,
+        writers=tuple(_writer(one) for one in run.writers),
         step_coordinates={c.name: c.dtype for c in _listed(ledger.step_coordinates)},
         sample_coordinates={c.name: c.dtype for c in _listed(ledger.sample_coordinates)},
         fields=field_table(run, Place.TRACE).fields,
@@ -68,6 +73,21 @@ def run_document(run: RunView, annotations: Annotations | None) -> RunDocument:
         outputs=field_table(run, Place.OUTPUTS).fields,
         sealed=None if seal is None else seal.time,
         version=run.version,
+    )
+
+
+def _writer(opening: Opening) -> WriterDocument:
+    claim = opening.claim
+    return WriterDocument(
+        name=claim.writer,
+        state=opening.state,
+        reason=opening.reason,
+        host=claim.host,
+        process=claim.process,
+        samples=claim.samples,
+        opened=claim.time,
+        heard=datetime.fromtimestamp(opening.heard_s, UTC),
+        tiles=opening.tiles,
     )
 
 

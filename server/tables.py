@@ -66,6 +66,25 @@ def head_table(run: RunDocument) -> Table:
     return table
 
 
+def writer_table(run: RunDocument) -> Table:
+    """Return every writer of a run that is not sealed."""
+    table = Table(
+        "writer", "state", "host", "process", "samples", "tiles", "last heard of", "why", box=None
+    )
+    for one in run.writers:
+        table.add_row(
+            one.name,
+            one.state,
+            one.host,
+            str(one.process),
+            "any" if one.samples is None else f"{one.samples[0]}:{one.samples[1]}",
+            str(one.tiles),
+            f"{one.heard:%Y-%m-%d %H:%M:%S %Z}",
+            one.reason,
+        )
+    return table
+
+
 def field_table(run: RunDocument) -> Table:
     """Return every field of a run."""
     table = Table(

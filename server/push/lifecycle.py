@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from archive_schema.errors import ConflictError, ErrorKind, FormatError, NotFoundError
@@ -110,7 +109,7 @@ def _check_left(records: RunRecords, hint: str, *, pushed: bool) -> None:
     """Refuse a run that somebody records; also one that values are put into, if *pushed*."""
     heartbeats = records.heartbeats()
     records.refresh()
-    found = openings(records, heartbeats, time.time())
+    found = openings(records, heartbeats, records.ages_s(heartbeats))
     recording = [
         str(one)
         for one in found

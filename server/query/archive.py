@@ -7,14 +7,16 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
-from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.errors import ErrorKind, FormatError, NotFoundError
 from archive_schema.models import check_run_id
+from archive_schema.openings import latest_openings, openings
 from archive_schema.records import RunRecords, read_manifest, run_ids
 from server.query.fetch import BlockReader
 from server.query.run import RunView
 
 if TYPE_CHECKING:
     from archive_schema.models import RunStatus
+    from archive_schema.openings import Opening
     from archive_schema.store import Store
 
 CACHE_NBYTES: Final = 256 << 20
@@ -133,6 +135,8 @@ class _Run:
         self._looked_s = 0.0
         self._status: RunStatus | None = None
         self._status_s = 0.0
+        self._writers: list[Opening] | None = None
+        self._writers_s = 0.0
 
     def view(self) -> RunView:
         """Return the run as it is now; the same object as long as nothing was committed."""
@@ -142,7 +146,9 @@ class _Run:
             return view
         try:
             if self._look() or self._view is None:
-                self._view = RunView(self._archive, self._load(), self.status, self._lock)
+                self._view = RunView(
+                    self._archive, self._load(), self.status, self.writers, self._lock
+                )
             return self._view
         finally:
             self._lock.release()
@@ -155,6 +161,15 @@ class _Run:
                 self._status = self._load().status()
                 self._status_s = now_s
             return self._status
+
+    def writers(self) -> list[Opening]:
+        """Return the latest opening of each writer."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._writers is None or now_s - self._writers_s > STATUS_S:
+                self._writers = _writers(self._load())
+                self._writers_s = now_s
+            return self._writers
 
     def _look(self) -> bool:
         """Bring the records up to date; return whether there is anything new."""
@@ -176,3 +191,11 @@ class _Run:
             self._looked_s = time.monotonic()
             self._records = RunRecords(self._archive.store, self._run_id)
         return self._records
+
+
+def _writers(records: RunRecords) -> list[Opening]:
+    try:
+        heartbeats = records.heartbeats()
+        return latest_openings(openings(records, heartbeats, records.ages_s(heartbeats)))
+    except FormatError:  # verify tells of it; what is recorded can be read all the same
+        return []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from archive_schema.openings import Opening
     from archive_schema.records import RunRecords
     from server.query.archive import Archive
 
@@ -26,6 +27,8 @@ class RunView:
     ----------
     status : callable
         Answers whether the writers are still there.
+    writers : callable
+        Answers how each of them is doing.
     lock
         Held by whoever adds commits to *records*, and here where tables are walked.
     """
@@ -35,6 +38,7 @@ class RunView:
         archive: Archive,
         records: RunRecords,
         status: Callable[[], RunStatus],
+        writers: Callable[[], list[Opening]],
         lock: threading.RLock,
     ) -> None:
         self.archive = archive
@@ -47,6 +51,7 @@ class RunView:
         """Commits seen, by writer and epoch."""
         self.version = version_of(records)
         self._status = status
+        self._writers = writers
         self._lock = lock
         # Taken now: the ledger grows while this view is read.
         self.steps: tuple[int, ...] = self.ledger.steps
@@ -57,6 +62,11 @@ class RunView:
     def status(self) -> RunStatus:
         """Whether the run is sealed, being recorded, or left by its writers."""
         return RunStatus.SEALED if self.sealed else self._status()
+
+    @property
+    def writers(self) -> list[Opening]:
+        """The latest opening of each writer; none of a sealed run."""
+        return [] if self.sealed else self._writers()
 
     @cached_property
     def samples(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -211,6 +212,10 @@ def test_a_rank_that_is_killed_is_named_and_its_part_recorded_by_another(
     assert "RunNotSealedWarning: run 'r' is not sealed" in warned
     assert f"process {process}, samples [4, 6)): lost" in warned
     assert RunRecords(store, "r").seal is None
+    lost = shown(tmp_path)["rank-2"]
+    assert (lost["state"], lost["process"], lost["samples"]) == ("lost", process, [4, 6])
+    assert lost["host"] == socket.gethostname()
+    assert lost["tiles"] >= 1 + LAYERS
 
     substitute = Rank(tmp_path.as_uri(), "substitute", owns=[4, 6])
     assert not substitute.finish()
@@ -261,6 +266,19 @@ def test_a_rank_that_wakes_up_after_its_part_was_taken_over_harms_nothing(
     assert "refused writer-replaced" in told_zombie
     assert "its samples were taken over by substitute" in told_zombie
     check_equal(open_store(tmp_path), alone)
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    """Return what `trace-archive show` says of the writers, by their names."""
+    program = "import sys; from archive_schema.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "show", "r", "--store", str(folder)]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    document = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    writers = {one["name"]: one for one in json.loads(document.stdout)["writers"]}
+    for writer in writers.values():
+        words = next(line.split() for line in table.splitlines() if writer["name"] in line)
+        assert {writer["state"], writer["host"], str(writer["process"])} <= set(words)
+    return writers
 
 
 def age(folder: Path, writer: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from operator import and_
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from recorder import RunNotSealedWarning, TraceRecorder, part
 from tests.recorder.reading import committed, objects, zarr_array
+from tests.server_fixture import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -248,6 +251,27 @@ def test_who_starts_late_finds_the_run_open(store: Store) -> None:
 
     assert status(store) is RunStatus.SEALED
     np.testing.assert_array_equal(zarr_array(store, "r", "trace/x"), VALUES)
+
+
+def test_a_reader_sees_who_records(store: Store) -> None:
+    """As long as the run is not sealed: then nobody does."""
+    options: dict[str, Any] = {**DECLARED, "tile": TILE, "writers": 2}
+    with served(store.url) as url:
+        with TraceRecorder(store, "r", **options, writer="one", owns=slice(0, 20)) as one:
+            record(one, slice(0, 20))
+            one.flush()
+            live = httpx.get(f"{url}/runs/r").json()
+        with TraceRecorder(store, "r", **options, writer="two", owns=slice(20, 35)) as two:
+            record(two, slice(20, 35))
+        sealed = httpx.get(f"{url}/runs/r").json()
+
+    (writer,) = live["writers"]
+    assert live["declared_writers"] == 2
+    assert (writer["name"], writer["state"], writer["samples"]) == ("one", "recording", [0, 20])
+    assert (writer["host"], writer["process"]) == (socket.gethostname(), os.getpid())
+    assert writer["tiles"] == 4
+    assert writer["opened"] <= writer["heard"]
+    assert (sealed["status"], sealed["writers"]) == ("sealed", [])
 
 
 def test_layers_may_be_shared_out_instead_of_samples(store: Store) -> None:
