@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from clients.documents import listed, opened, run_filters
 from clients.options import DEFAULT_RETRY, MAX_REQUEST_BYTES, Options
+from clients.pushing import created, removed
 from clients.runs import AsyncRun, Run
 from clients.session import AsyncSession, Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from archive_schema.wire import RunSummary
     from clients.retry import RetryPolicy
@@ -99,6 +100,59 @@ class ArchiveClient:
         """
         return Run(self._session, self._session.run(opened(run_id, self._session.options)))
 
+    def create_run(
+        self,
+        run_id: str,
+        *,
+        system: str = "generic",
+        steps: int | Sequence[int] | None = None,
+        samples: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+    ) -> Run:
+        """Declare a run, to push values to; one that is declared equally is resumed.
+
+        Parameters
+        ----------
+        system
+            The upstream format that the run follows; it names the axes of its fields.
+        steps
+            Number of steps, or the step numbers if they are sparse, or None if not known.
+        samples
+            Number of samples, or None if not known.
+        metadata, tags
+            What the run was made with, and words to find it by.
+
+        Raises
+        ------
+        ConflictError
+            ``run-differs`` or ``run-sealed``.
+        AccessError
+            ``token-required`` or ``token-refused``.
+        """
+        operation = created(
+            run_id,
+            system=system,
+            steps=steps,
+            samples=samples,
+            metadata=metadata or {},
+            tags=tags,
+            options=self._session.options,
+        )
+        return Run(self._session, self._session.run(operation))
+
+    def remove(self, run_id: str, *, force: bool = False) -> None:
+        """Remove a run and everything in it, for good; *force* also while it is recorded.
+
+        Raises
+        ------
+        NotFoundError
+            ``run-not-found``: also when a first answer was lost, and the run is gone.
+        ConflictError
+            ``writer-active``.
+        """
+        self._session.run(removed(run_id, force=force, options=self._session.options))
+
     def close(self) -> None:
         """Close the connections. Runs and arrays of this client can read nothing after it."""
         self._session.close()
@@ -150,6 +204,32 @@ class AsyncArchiveClient:
         """Open one run; see `ArchiveClient.run`."""
         document = await self._session.run(opened(run_id, self._session.options))
         return AsyncRun(self._session, document)
+
+    async def create_run(
+        self,
+        run_id: str,
+        *,
+        system: str = "generic",
+        steps: int | Sequence[int] | None = None,
+        samples: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+    ) -> AsyncRun:
+        """Declare a run; see `ArchiveClient.create_run`."""
+        operation = created(
+            run_id,
+            system=system,
+            steps=steps,
+            samples=samples,
+            metadata=metadata or {},
+            tags=tags,
+            options=self._session.options,
+        )
+        return AsyncRun(self._session, await self._session.run(operation))
+
+    async def remove(self, run_id: str, *, force: bool = False) -> None:
+        """Remove a run; see `ArchiveClient.remove`."""
+        await self._session.run(removed(run_id, force=force, options=self._session.options))
 
     async def close(self) -> None:
         """Close the connections."""

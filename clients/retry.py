@@ -1,8 +1,8 @@
 """When a request is sent again, and when the client gives up.
 
-Only reads pass here, so sending one twice is harmless. A request is repeated after every
-`StorageError`: the connection failed, the body was cut, or the server (or a proxy before it)
-said that it cannot answer now.
+Sending a request twice is harmless: it reads, or what it writes is nothing new the second
+time. A request is repeated after every `StorageError`: the connection failed, the body was cut,
+or the server (or a proxy before it) said that it cannot answer now.
 
 1. The pause is what ``Retry-After`` says, or a random one below a ceiling that doubles, so
    that many clients do not come back at the same moment.

@@ -12,8 +12,7 @@ from clients.download import downloaded, file_request
 from clients.extras import labelled
 from clients.progress import shown
 from clients.queries import queried
-from clients.run_view import RunView
-from clients.session import AsyncSession, Session
+from clients.recording import AsyncRecording, Recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from clients.download import Report
 
 
-class Run(RunView[Session, Array]):
-    """A run, read by blocking calls. Threads may share one."""
+class Run(Recording):
+    """A run, read and written by blocking calls. Threads may share one."""
 
     _array = Array
 
@@ -154,8 +153,8 @@ class Run(RunView[Session, Array]):
             )
 
 
-class AsyncRun(RunView[AsyncSession, AsyncArray]):
-    """A run, read on an event loop."""
+class AsyncRun(AsyncRecording):
+    """A run, read and written on an event loop."""
 
     _array = AsyncArray
 
