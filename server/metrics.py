@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -46,6 +47,12 @@ class Metrics:
             ("call",),
             registry=self._registry,
         )
+        self._held = Gauge(
+            "trace_archive_inflight_bytes",
+            "Bytes held for what is on its way between clients and the store.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter]] = {}
 
     def count(self, call: str, method: str, status: int, seconds: float, sent: int) -> None:
@@ -62,6 +69,10 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
         children[2].inc(sent)
+
+    def holds(self, nbytes: int) -> None:
+        """Take note of the memory that is held for what is on its way."""
+        self._held.set(nbytes)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return all counters in Prometheus' format, and its media type."""

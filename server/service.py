@@ -50,7 +50,7 @@ class Service:
             patience_s=settings.push_patience_s,
             idle_s=settings.push_idle_s,
         )
-        self.inflight = InFlight(settings.max_inflight_bytes)
+        self.inflight = InFlight(settings.max_inflight_bytes, self.metrics.holds)
         """Memory for what is on its way between clients and the store."""
         self.remote = self.archive.reader.remote
         # Of their own, so that a store that takes long to write does not hold up who reads.
