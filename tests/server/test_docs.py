@@ -27,7 +27,7 @@ def section(title: str) -> str:
 
 def test_every_call_is_told() -> None:
     schema = create_app(load_settings(store="memory://docs")).openapi()
-    told = set(re.findall(r"(?:GET|POST) (/[^`?\s]*)", TEXT))
+    told = set(re.findall(r"(?:GET|POST|PUT|PATCH|DELETE) (/[^`?\s]*)", TEXT))
     for first, *others in re.findall(r"`GET (/[^`]*)`((?: · `/[^`]*`)+)", TEXT):
         for other in re.findall(r"`(/[^`]*)`", others[0]):
             told |= {first.rpartition(other.split("/")[1])[0] + other, other}
