@@ -2,8 +2,9 @@
 
 It asks the recorder what is recorded already, records the rest, and notes each step as
 acknowledged only after a flush returned: a line in a file that is on the disk before the
-sampler goes on. Whoever reads such a line may rely on its tiles. On its standard output it
-says where it is: ``begin``, ``open``, ``sealing``, and what failed, if anything did.
+sampler goes on. Whoever reads such a line may rely on its tiles. A second file tells what is
+safe in the spool alone, because the store was away. On its standard output the sampler says
+where it is: ``begin``, ``open``, ``sealing``, and what failed, if anything did.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from archive_schema.errors import ArchiveError
+from archive_schema.errors import ArchiveError, ErrorKind, StorageError
 from recorder import TraceRecorder
 from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, truth
 
@@ -32,6 +33,8 @@ class Order:
     run: str
     acknowledged: str
     """Path of a file that grows by a line ``STEP START`` for each step that is safe."""
+    spooled: str
+    """Path of such a file for steps that are safe in the spool."""
     samples: tuple[int, int] = (0, SAMPLES)
     version: int = 0
     """Which values it has."""
@@ -53,10 +56,10 @@ class Order:
 
 
 class Acknowledged:
-    """Steps that a flush made safe, on the disk."""
+    """Steps that a flush made safe, in files on the disk."""
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, order: Order) -> None:
+        self._order = order
         self._accepted: list[str] = []
 
     def __len__(self) -> int:
@@ -66,9 +69,16 @@ class Acknowledged:
         """Note a step that was handed over."""
         self._accepted.append(f"{step} {start}\n")
 
-    def acknowledge(self) -> None:
-        """Note all that was handed over as safe."""
-        with self._path.open("a") as file:
+    def flush(self, rec: TraceRecorder) -> None:
+        """Flush, and note all that was handed over where it is safe."""
+        path = self._order.acknowledged
+        try:
+            rec.flush()
+        except StorageError as error:
+            if error.kind is not ErrorKind.SPOOLED:
+                raise
+            path = self._order.spooled
+        with Path(path).open("a") as file:
             file.write("".join(self._accepted))
             file.flush()
             os.fsync(file.fileno())
@@ -78,7 +88,7 @@ class Acknowledged:
 def main(order: Order) -> None:
     """Record what is not recorded yet."""
     say("begin")
-    safe = Acknowledged(order.acknowledged)
+    safe = Acknowledged(order)
     options = {"steps": STEPS, "samples": SAMPLES, "commit_interval_s": 0.01} | order.options
     with TraceRecorder(order.store, order.run, **options) as rec:
         say("open")
@@ -94,10 +104,8 @@ def main(order: Order) -> None:
                 safe.accept(step, start)
                 time.sleep(order.pace_s)
                 if len(safe) == order.flush_every:
-                    rec.flush()
-                    safe.acknowledge()
-        rec.flush()
-        safe.acknowledge()
+                    safe.flush(rec)
+        safe.flush(rec)
         say("sealing")
 
 

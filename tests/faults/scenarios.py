@@ -5,12 +5,15 @@ A scenario acts on a `Scene`; `Scene.finish` holds what is left to the truth.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from recorder.maintenance import repair_run, verify_run
 from tests.faults.proxy import Action, Fault
 from tests.faults.small_disk import MAY_MOUNT, SmallDisk
+from tests.faults.truth import tile_at
 from tests.faults.watch import CUT
 from tests.faults.world import Kind
 
@@ -24,6 +27,12 @@ REPLACED: Final = "writer-replaced"
 SEALED: Final = "run-sealed"
 DIFFERS: Final = "tile-differs"
 FULL: Final = "store-full"
+DAMAGED: Final = "tile-damaged"
+LOST: Final = "tile-lost"
+WITHDRAWN: Final = "withdrawn"
+"""A tile that was recorded may be recorded no more; no error, but honest too."""
+SPOOLED: Final = "spooled"
+DEADLINE: Final = "deadline-passed"
 
 TILE_KEY: Final = r"/trace\.zarr/.*/c\."
 COMMIT_KEY: Final = r"/commits/.*/\d{8}\.json"
@@ -144,8 +153,7 @@ def unavailable_to_readers(scene: Scene) -> None:
     fault = scene.disturb(scene.world.for_readers, Fault(Action.REFUSE, status=503))
     scene.await_refusal(UNREACHABLE)
     assert fault.hits
-    assert scene.world.for_readers is not None
-    scene.world.for_readers.clear()
+    scene.restore()
     scene.expect(sampler.end(), "")
 
 
@@ -272,6 +280,61 @@ def full_disk(scene: Scene) -> None:
         scene.expect(scene.sampler().end(), FULL)
         scene.outcome.faults += 1
     disk.grow(64_000_000)
+
+
+def damaged_objects(scene: Scene) -> None:
+    """Flip a bit in a tile, cut another, remove a third; find, withdraw and record them again."""
+    scene.expect(scene.sampler(seal_at_exit=False).end(), "")
+    store = scene.world.store
+    keys = [found.key for found in store.objects(scene.prefix) if re.search(TILE_KEY, found.key)]
+    flipped, cut, removed = scene.chance.sample(sorted(keys), 3)
+    data = store.read(flipped)
+    store.write(flipped, bytes([data[0] ^ 1]) + data[1:])
+    store.write(cut, store.read(cut)[: scene.chance.randrange(20)])
+    store.delete(removed)
+    scene.outcome.faults += 3
+    damage = {flipped: DAMAGED, cut: DAMAGED, removed: LOST}
+    scene.expect_refused({tile_at(key): kind for key, kind in damage.items()})
+    found = {one.key: str(one.finding) for one in verify_run(store, scene.run).found}
+    if found != damage:
+        scene.outcome.incomplete.append(f"verify found {found} instead of {damage}")
+    repair_run(store, scene.run, withdraw=True)
+    scene.expect(scene.sampler().end(), "")
+
+
+def away(scene: Scene) -> None:
+    """Refuse every request of a recorder until it gives up; what it had is in its spool."""
+    sampler = _cut_off(scene)
+    scene.expect(sampler.end(), SPOOLED)
+    scene.restore()
+    scene.drain()
+
+
+def killed_while_away(scene: Scene) -> None:
+    """Refuse every request of a recorder, and kill it while it fills its spool."""
+    sampler = _cut_off(scene)
+    sampler.await_spooled(6)
+    scene.pause(0.5)
+    scene.outcome.faults += sampler.kill()
+    scene.restore()
+    scene.drain()
+
+
+def full_spool(scene: Scene) -> None:
+    """Refuse every request of a recorder whose spool has no room for what it records."""
+    scene.keep(SmallDisk(scene.spool, 400_000))
+    sampler = _cut_off(scene)
+    scene.expect(sampler.end(), SPOOLED, DEADLINE, FULL, UNREACHABLE)
+    scene.restore()
+    scene.drain()
+
+
+def _cut_off(scene: Scene) -> Sampler:
+    """Start a sampler, and let it find the store away once it recorded something."""
+    sampler = scene.sampler(version=1, deadline_s=0.5, flush_every=6)
+    sampler.await_acknowledged(6)
+    _on_recorders(scene, Action.REFUSE, status=503)
+    return sampler
 
 
 def _life(scene: Scene, word: str, longest_s: float) -> None:
@@ -447,6 +510,26 @@ SCENARIOS: Final = (
         "clocks of recorder and service set wrong by 90 s to 30 days, to and fro, while they work",
         jumping_clocks,
     ),
+    Scenario(
+        "damaged-objects",
+        "one tile's object flipped, one cut, one removed; then `verify`, `repair --withdraw`",
+        damaged_objects,
+        honest=frozenset({DAMAGED, LOST, WITHDRAWN}),
+    ),
+    Scenario(
+        "away",
+        "store out of reach until the recorder had all in its spool and ended",
+        away,
+        kinds=(Kind.S3, Kind.HTTP),
+        versions=2,
+    ),
+    Scenario(
+        "killed-while-away",
+        "store out of reach, and the recorder killed while it filled its spool",
+        killed_while_away,
+        kinds=(Kind.S3,),
+        versions=2,
+    ),
     *(
         [
             Scenario(
@@ -454,7 +537,14 @@ SCENARIOS: Final = (
                 "disk of the store full, twice, and enlarged",
                 full_disk,
                 kinds=(Kind.DISK,),
-            )
+            ),
+            Scenario(
+                "full-spool",
+                "store out of reach, and the disk of the spool full",
+                full_spool,
+                kinds=(Kind.S3,),
+                versions=2,
+            ),
         ]
         if MAY_MOUNT
         else []

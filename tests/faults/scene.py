@@ -24,10 +24,10 @@ from recorder.maintenance import Finding, verify_run
 from tests.faults.sampler import Order
 from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, Tile, tiles, truth
 from tests.faults.watch import InProcess, OverHttp, Reader
-from tests.faults.world import ROOT
+from tests.faults.world import PROGRAM, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from archive_schema.store import Store
     from tests.faults.proxy import Fault, FaultProxy
@@ -76,20 +76,25 @@ class Sampler:
 
     def await_acknowledged(self, steps: int) -> None:
         """Return once it noted so many steps as safe, or ended."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while len(self.acknowledged()) < steps and self._process.poll() is None:
-            assert time.monotonic() < deadline, f"{steps} steps were not acknowledged"
-            time.sleep(0.002)
+        self._await(self.acknowledged, steps)
+
+    def await_spooled(self, steps: int) -> None:
+        """Return once it noted so many steps as safe in the spool, or ended."""
+        self._await(self.spooled, steps)
 
     def acknowledged(self) -> set[tuple[int, int]]:
         """Return steps and first samples that are safe."""
-        try:
-            text = Path(self.order.acknowledged).read_text()
-        except FileNotFoundError:
-            return set()
-        # The last line may be one that is being written.
-        lines = [line.split() for line in text.split("\n")[:-1]]
-        return {(int(step), int(start)) for step, start in lines}
+        return _noted(self.order.acknowledged)
+
+    def spooled(self) -> set[tuple[int, int]]:
+        """Return steps and first samples that are safe in the spool."""
+        return _noted(self.order.spooled)
+
+    def _await(self, noted: Callable[[], set[tuple[int, int]]], steps: int) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(noted()) < steps and self._process.poll() is None:
+            assert time.monotonic() < deadline, f"{steps} steps were not safe in time"
+            time.sleep(0.002)
 
     def kill(self) -> bool:
         """End it at once, as ``kill -9`` does; return whether it was still there."""
@@ -130,6 +135,17 @@ class Sampler:
         self._process.stdout.close()
 
 
+def _noted(path: str) -> set[tuple[int, int]]:
+    """Return steps and first samples that a sampler noted in a file."""
+    try:
+        text = Path(path).read_text()
+    except FileNotFoundError:
+        return set()
+    # The last line may be one that is being written.
+    lines = [line.split() for line in text.split("\n")[:-1]]
+    return {(int(step), int(start)) for step, start in lines}
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a scene."""
@@ -139,10 +155,10 @@ class Outcome:
     seed: int
     faults: int = 0
     """Kills, restarts, disturbed requests, changed objects: what was done to it."""
-    acknowledged: int = 0
-    """Tiles that some sampler was told to be safe."""
+    safe: int = 0
+    """Tiles that some sampler was told to be safe: acknowledged, or kept in a spool."""
     lost: list[str] = field(default_factory=list)
-    """Acknowledged tiles that were not read back equal."""
+    """Such tiles that were not read back equal."""
     reads: int = 0
     """Tiles that readers held to the truth, while it went on and after."""
     wrong: list[str] = field(default_factory=list)
@@ -195,8 +211,7 @@ class Scene:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for way in self.world.ways:
-            way.clear()
+        self.restore()
         for sampler in self._samplers:
             sampler.kill()
         self._stack.close()
@@ -207,18 +222,26 @@ class Scene:
         """Return the prefix of the run's keys."""
         return run_prefix(self.run)
 
+    @property
+    def spool(self) -> Path:
+        """Return the folder in which samplers keep what the store does not take."""
+        return self.world.folder / f"{self.run}.spool"
+
     def sampler(
         self,
         *,
         version: int = 0,
         samples: tuple[int, int] = (0, SAMPLES),
         pace_s: float = 0.004,
+        flush_every: int = 3,
         **options: Any,
     ) -> Sampler:
         """Start a sampler, which reaches the store by a way that can be disturbed.
 
         Parameters
         ----------
+        version, samples, pace_s, flush_every
+            As in `Order`.
         options
             More arguments of its `TraceRecorder`.
         """
@@ -226,15 +249,17 @@ class Scene:
             store=self.world.recorder_url,
             run=self.run,
             acknowledged=str(self.world.folder / f"{self.run}-{version}.acknowledged"),
+            spooled=str(self.world.folder / f"{self.run}-{version}.spooled"),
             samples=samples,
             version=version,
             pace_s=pace_s,
+            flush_every=flush_every,
             options=options,
         )
         variables = {
             **self.world.environment(self.world.for_recorders),
             **self.world.recorder_clock.environment,
-            "TRACE_ARCHIVE_SPOOL": str(self.world.folder / "spool"),
+            "TRACE_ARCHIVE_SPOOL": str(self.spool),
         }
         sampler = Sampler(order, variables, self.world.folder / "samplers.log")
         self._samplers.append(sampler)
@@ -249,6 +274,29 @@ class Scene:
         assert way is not None, "a folder has no way that could be disturbed"
         self._faults.append(fault)
         return way.add(fault)
+
+    def drain(self) -> None:
+        """Have a process bring what is in the spool into the store, and look whether it did."""
+        variables = self.world.environment(self.world.for_recorders)
+        command = [PROGRAM, "drain", str(self.spool)]
+        done = subprocess.run(
+            command, env=variables, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        )
+        if done.returncode:
+            self.outcome.incomplete.append(f"not drained: {done.stdout}{done.stderr}")
+        self._check_safe(Sampler.spooled, "safe in the spool")
+
+    def expect_refused(self, expected: dict[Tile, str]) -> None:
+        """Note it if any reader cannot read others than these tiles, or for another reason."""
+        for reader in self._readers:
+            found = reader.refused()
+            if found != expected:
+                self.outcome.wrong.append(f"expected {expected} to be refused, found {found}")
+
+    def restore(self) -> None:
+        """Let everything pass again."""
+        for way in self.world.ways:
+            way.clear()
 
     def expect(self, ending: Ending, *kinds: str) -> None:
         """Note it if a sampler did not end by an error of these kinds; an empty one is none."""
@@ -277,44 +325,45 @@ class Scene:
 
     def finish(self) -> Outcome:
         """End all disturbance, complete the run, and hold it to the truth."""
-        for way in self.world.ways:
-            way.clear()
+        self.restore()
         for clock in (self.world.recorder_clock, self.world.service_clock):
             clock.set(0.0)
         self._stack.close()
         self.outcome.faults += sum(fault.hits for fault in self._faults)
-        self._check_acknowledged()
+        self._check_safe(Sampler.acknowledged, "acknowledged")
         self._complete()
         self._check_completed()
         for reader in self._readers:
             self._add(reader.seen)
         return self.outcome
 
-    def _check_acknowledged(self) -> None:
+    def _check_safe(self, noted: Callable[[Sampler], set[tuple[int, int]]], how: str) -> None:
+        """Note what samplers were told to be safe and is not, or not as they had it."""
         with self.world.open_archive() as archive:
             reader = Reader(InProcess(archive, self.run), 0, set(), self._versions)
-            recorded = reader.look_at_all()
+            reader.look_at_all()
         self._add(reader.seen)
         safe = {
             (Tile(name, step, start), sampler.order.version)
             for sampler in self._samplers
-            for step, start in sampler.acknowledged()
+            for step, start in noted(sampler)
             for name in FIELDS
         }
-        self.outcome.acknowledged = len(safe)
+        self.outcome.safe += len(safe)
         for tile, version in safe:
-            if tile not in recorded:
-                self.outcome.lost.append(f"{tile} is not recorded")
-            elif reader.version(tile) != version:
-                self.outcome.lost.append(f"{tile} has the values of another sampler")
+            if reader.version(tile) != version:
+                self.outcome.lost.append(f"{tile} of sampler {version} was {how}")
 
     def _complete(self) -> None:
-        """Start each recorder again, until the run is sealed."""
+        """Start each recorder again, until the run is sealed; with the values of the first."""
+        version = self._samplers[0].order.version
         names = [sampler.order.options.get("writer", "main") for sampler in self._samplers]
         for writer in dict.fromkeys(names):
             if RunRecords(self.world.store, self.run).seal is None:
                 # Whoever opens a run of which the sealing was cut short seals it.
-                self.expect(self.sampler(writer=writer, pace_s=0.0).end(), "", "run-sealed")
+                self.expect(
+                    self.sampler(writer=writer, version=version, pace_s=0.0).end(), "", "run-sealed"
+                )
 
     def _check_completed(self) -> None:
         store, problems = self.world.store, self.outcome.incomplete

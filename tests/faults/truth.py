@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -45,6 +46,13 @@ def tiles(samples: tuple[int, int] = (0, SAMPLES), steps: int = STEPS) -> Iterat
         for step in range(steps):
             for field in FIELDS:
                 yield Tile(field, step, start)
+
+
+def tile_at(key: str) -> Tile:
+    """Return the tile whose object lies at *key*."""
+    found = re.search(r"/trace\.zarr/(.+)/c\.(\d+)\.(\d+)", key)
+    assert found is not None, key
+    return Tile(found[1], int(found[2]), int(found[3]) * TILE)
 
 
 def version_of(tile: Tile, values: NDArray[Any], known: int = 1) -> int | None:

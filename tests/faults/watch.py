@@ -181,9 +181,19 @@ class Reader:
             self._look(tile, self._source.tile(tile))
         return set(self._known)
 
-    def version(self, tile: Tile) -> int:
-        """Return whose values the reader saw."""
-        return self._known[tile]
+    def refused(self) -> dict[Tile, str]:
+        """Read every tile, and return the kind of error of those that cannot be read."""
+        found = {}
+        for tile in tiles():
+            try:
+                self._source.tile(tile)
+            except RefusedError as error:
+                found[tile] = str(error.kind)
+        return found
+
+    def version(self, tile: Tile) -> int | None:
+        """Return whose values the reader saw, or None if it saw none."""
+        return self._known.get(tile)
 
     def _loop(self) -> None:
         chance = self._chance
@@ -206,7 +216,7 @@ class Reader:
     def _look(self, tile: Tile, values: NDArray[Any] | None) -> None:
         before = self._known.get(tile)
         if values is None:
-            if before is not None:
+            if before is not None and "withdrawn" not in self._honest:
                 self._wrong(tile, "was recorded, and is not now")
             return
         self.seen.reads += 1

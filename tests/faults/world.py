@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.s3_server import S3Server
 
 ROOT: Final = Path(__file__).parents[2]
-_PROGRAM: Final = str(Path(sys.executable).with_name("trace-archive"))
+PROGRAM: Final = str(Path(sys.executable).with_name("trace-archive"))
 _CLOCK: Final = ROOT / "tests/faults/clock"
 _START_TIMEOUT_S: Final = 60.0
 
@@ -66,7 +66,7 @@ class Service:
         with self._log.open("a") as log:
             process = subprocess.Popen(
                 [
-                    _PROGRAM,
+                    PROGRAM,
                     "serve",
                     "--store",
                     self._store_url,
