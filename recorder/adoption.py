@@ -28,34 +28,33 @@ def adopt(overflow: Overflow, opened: OpenedRun) -> None:
         If the store did not take a declaration or the coordinates; nothing is lost then.
     """
     waiting = list(iter(overflow.spool.take, None))
-    coordinates: list[Entry] = []
+    spent: list[Entry] = []
     # Each goes back before those that wait, so that the oldest ends up first.
     for entry in reversed(waiting):
         try:
-            if _adopted(overflow, opened, entry):
-                coordinates.append(entry)
+            if not _waits(overflow, opened, entry):
+                spent.append(entry)
         except (ConflictError, FormatError, InvalidInputError, NotFoundError) as error:
             overflow.refuse(entry, None, error)
     steps, samples = opened.coordinates.take()
     if steps or samples:
         opened.committer.put(opened.committer.next((), steps, samples))
-    for entry in coordinates:
+    for entry in spent:
         overflow.committed(entry, None)
 
 
-def _adopted(overflow: Overflow, opened: OpenedRun, entry: Entry) -> bool:
-    """Take over one file; return whether it holds coordinates, which are accepted now."""
+def _waits(overflow: Overflow, opened: OpenedRun, entry: Entry) -> bool:
+    """Take over one file; return whether it holds a tile that is not recorded yet."""
     spooled = overflow.spool.head(entry)
+    opened.coordinates.restore(spooled.steps, spooled.samples)
     tile = overflow.tile_of(spooled)
     if tile is None:
-        opened.coordinates.restore(spooled.steps, spooled.samples)
-        return True
+        return False
     spec = opened.encoder.declared(tile.spec)
     if opened.fields.get(spec.address) is None:
         opened.fields.resume(spec)
-    if opened.encoder.expect(tile):
-        opened.samples.resume(spec, tile.tile * spec.tile + tile.samples)
-        overflow.adopt(entry, tile)
-    else:
-        overflow.committed(entry, tile)
-    return False
+    if not opened.encoder.expect(tile):
+        return False
+    opened.samples.resume(spec, tile.tile * spec.tile + tile.samples)
+    overflow.adopt(entry, tile)
+    return True

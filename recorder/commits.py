@@ -167,8 +167,9 @@ class CommitThread:
             self._attempt = _Attempt(
                 self._committer.next(
                     [part.tile for part in rest if part.tile is not None],
-                    tuple(column for part in rest for column in part.steps),
-                    tuple(column for part in rest for column in part.samples),
+                    # Each tile that comes from the spool brings what is known of its step.
+                    tuple(dict.fromkeys(column for part in rest for column in part.steps)),
+                    tuple(dict.fromkeys(column for part in rest for column in part.samples)),
                 ),
                 rest,
             )

@@ -152,6 +152,31 @@ class Coordinates:
             dtype = np.dtype(np.str_) if part.dtype == "str" else np.dtype(part.dtype)
             self.put_samples(part.start, part.name, values.astype(dtype))
 
+    def around(
+        self, step: int | None, samples: range
+    ) -> tuple[tuple[StepColumn, ...], tuple[SampleColumn, ...]]:
+        """Return what is known of a step and of some samples, committed or not."""
+        with self._lock:
+            steps = tuple(
+                StepColumn(
+                    name=known.name,
+                    dtype=known.dtype,
+                    step=(step,),
+                    value=(json_value(known.values[step]),),
+                )
+                for known in self._steps.values()
+                if step is not None and step in known.values
+            )
+            parts = [
+                Coordinate(
+                    known.name,
+                    known.dtype,
+                    {at: known.values[at] for at in samples if at in known.values},
+                )
+                for known in self._samples.values()
+            ]
+        return steps, tuple(column for part in parts for column in sample_columns(part))
+
     def take(self) -> tuple[tuple[StepColumn, ...], tuple[SampleColumn, ...]]:
         """Return the values that no commit holds yet, and take them for committed."""
         with self._lock:

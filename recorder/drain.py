@@ -258,15 +258,14 @@ class _Work:
 
 def _check_in(records: RunRecords, coordinates: Coordinates, spooled: Spooled) -> None:
     """Refuse a tile or coordinates that a sealed run does not hold, equal."""
-    if spooled.field is None or spooled.tile is None:
-        coordinates.restore(spooled.steps, spooled.samples)
-        there = coordinates.take() == ((), ())
-    else:
+    coordinates.restore(spooled.steps, spooled.samples)
+    there = coordinates.take() == ((), ())
+    if spooled.field is not None and spooled.tile is not None:
         columns = spooled.tile
         field = records.ledger.fields.get(field_path(*spooled.field.address))
         tile = None if field is None else field.tile(columns.step[0], columns.tile[0])
         wanted = (columns.samples[0], columns.crc32[0])
-        there = tile is not None and (tile.samples, tile.crc32) == wanted
+        there = there and tile is not None and (tile.samples, tile.crc32) == wanted
     if not there:
         message = f"run {records.run_id!r} was sealed without it"
         raise ConflictError(ErrorKind.RUN_SEALED, message)

@@ -145,9 +145,8 @@ class Drainer:
             self._refuse(entry, found.tile, error)
             return None
         if tile is None:  # another writer has recorded an equal one
-            overflow.committed(entry, found.tile)
-            return None
-        return Placed(tile=tile, entry=entry)
+            overflow.forget(found.tile)
+        return Placed(tile=tile, steps=found.steps, samples=found.samples, entry=entry)
 
     def _refuse(self, entry: Entry, tile: StoredTile | None, error: ArchiveError) -> None:
         self._overflow.refuse(entry, tile, error)

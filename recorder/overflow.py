@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from archive_schema.models import RunManifest, SampleColumn, StepColumn
+    from recorder.coordinates import Coordinates
     from recorder.patience import PatientStore
     from recorder.spool import Entry, Spool
 
@@ -52,10 +53,13 @@ class Overflow:
     Any number of threads may use it.
     """
 
-    def __init__(self, spool: Spool, store: PatientStore, manifest: RunManifest) -> None:
+    def __init__(
+        self, spool: Spool, store: PatientStore, manifest: RunManifest, coordinates: Coordinates
+    ) -> None:
         self.spool = spool
         self._store = store
         self._manifest = manifest
+        self._coordinates = coordinates
         self._tiles: dict[str, StoredTile] = {}
         """What the spool keeps, by key."""
 
@@ -78,9 +82,18 @@ class Overflow:
         return list(self._tiles.values())
 
     def keep(self, tile: StoredTile, data: bytes) -> Entry:
-        """Keep a tile, as if taken; errors as `Spool.keep`."""
+        """Keep a tile, as if taken; errors as `Spool.keep`.
+
+        With it goes what is known of its step and its samples: a tile that is recorded is not
+        recorded again, and so neither is what came with it.
+        """
         (columns,) = tile_columns([tile])
-        entry = self.spool.keep(Spooled(field=tile.spec, tile=columns), data)
+        start = tile.tile * tile.spec.tile
+        steps, samples = self._coordinates.around(
+            tile.step if tile.spec.place.stepped else None, range(start, start + tile.samples)
+        )
+        spooled = Spooled(field=tile.spec, tile=columns, steps=steps, samples=samples)
+        entry = self.spool.keep(spooled, data)
         self._tiles[tile.key] = tile
         return entry
 
@@ -101,16 +114,20 @@ class Overflow:
         spooled, data = self.spool.read(entry)
         return Found(entry, self.tile_of(spooled), data, spooled.steps, spooled.samples)
 
+    def forget(self, tile: StoredTile) -> None:
+        """Take note that a tile does not wait here any more."""
+        self._tiles.pop(tile.key, None)
+
     def committed(self, entry: Entry, tile: StoredTile | None) -> None:
-        """Forget what the archive has."""
+        """Remove a file whose tile and coordinates the archive has."""
         if tile is not None:
-            self._tiles.pop(tile.key, None)
+            self.forget(tile)
         self.spool.remove(entry)
 
     def refuse(self, entry: Entry, tile: StoredTile | None, error: ArchiveError) -> None:
         """Set aside what the archive will never take."""
         if tile is not None:
-            self._tiles.pop(tile.key, None)
+            self.forget(tile)
         self.spool.refuse(entry, error)
 
     def adopt(self, entry: Entry, tile: StoredTile) -> None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _FIRST_REST_S: Final = 0.25
-_LONGEST_REST_S: Final = 5.0
 _LONGEST_ASKED_FOR_S: Final = 60.0
 _LEAST_RATE: Final = 1_000_000
 """Bytes a second below which a large object is taken for stuck."""
@@ -60,7 +59,7 @@ class PatientStore:
     Attributes
     ----------
     patience_s : float, seconds
-        How long a call takes at most.
+        How long a call takes at most, and how long the store is left alone while it is away.
     fails_fast : bool
         Whether calls fail at once while the store is away.
     """
@@ -223,8 +222,8 @@ class PatientStore:
         with self._lock:
             if not self.fails_fast or (self._away is not None and not self._is_probing):
                 return
-            longer_s = min(2 * self._pause_s, _LONGEST_REST_S)
-            self._pause_s = _FIRST_REST_S if self._away is None else longer_s
+            longer_s = min(2 * self._pause_s, self.patience_s)
+            self._pause_s = longer_s if self._away else min(_FIRST_REST_S, self.patience_s)
             self._away = error
             rest_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311  no secret
             self._ask_at = time.monotonic() + rest_s + _asked_for_s(error)

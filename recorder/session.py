@@ -222,7 +222,7 @@ class Session:
             _warn_of_no_spool(error, settings)
             self.spool = None
             return None
-        overflow = Overflow(self.spool, store, opened.manifest)
+        overflow = Overflow(self.spool, store, opened.manifest, opened.coordinates)
         adopt(overflow, opened)
         store.patience_s = min(_LONGEST_PATIENCE_S, settings.deadline_s * _SHARE_OF_DEADLINE)
         store.fails_fast = True

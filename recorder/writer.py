@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -183,20 +184,26 @@ class Writer:
         """
         try:
             if self._commits.is_alive:
-                self.flush()
+                with suppress(ArchiveError):  # told below, with what became of the rest
+                    self.flush()
         finally:
-            deadline = time.monotonic() + self._deadline_s
-            with self._progress.lock:
-                self._progress.stopping = True
-                self._progress.to_drain.notify()
-            if self._drainer is not None:
-                self._drainer.join(max(deadline - time.monotonic(), 0.0))
-            for _ in self._workers:
-                self._jobs.put(None)
-            for thread in self._workers:
-                thread.join(max(deadline - time.monotonic(), 0.0))
-            self._commits.close(error, max(deadline - time.monotonic(), 0.0))
+            self._stop(error)
         self.check()
+        if self._overflow is not None and not self._overflow.spool.empty:
+            raise self._overflow.spooled()
+
+    def _stop(self, error: str) -> None:
+        deadline = time.monotonic() + self._deadline_s
+        with self._progress.lock:
+            self._progress.stopping = True
+            self._progress.to_drain.notify()
+        if self._drainer is not None:
+            self._drainer.join(max(deadline - time.monotonic(), 0.0))
+        for _ in self._workers:
+            self._jobs.put(None)
+        for thread in self._workers:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        self._commits.close(error, max(deadline - time.monotonic(), 0.0))
 
     def _gets_on(self) -> bool:
         """Wait until something gets done; return whether it did within the deadline."""

