@@ -1,9 +1,10 @@
-"""Commands that write an archive: import, verify, drain, rm and demo."""
+"""Commands that write an archive: import, verify, repair, drain, rm and demo."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,7 +12,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from archive_schema.cli import DAMAGED, FAILED
 from archive_schema.errors import ErrorKind, StorageError
@@ -22,13 +23,14 @@ from recorder import demonstration
 from recorder.drain import Target
 from recorder.drain import drain as drain_spool
 from recorder.importers import import_file, importable_systems
-from recorder.maintenance import remove_run, verify_run
+from recorder.maintenance import GRACE_S, remove_run, repair_run, verify_run
 from recorder.spool import chosen_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from recorder.drain import Drained
+    from recorder.maintenance import Repair
 
 _DEMO_STORE: Final = StorePlace("demo-archive")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -68,17 +70,20 @@ def verify(
     store: StorePlace,
     as_json: Json = False,
 ) -> None:
-    """Read a run back against its commits; exit code 3 if anything is lost or damaged."""
+    """Read a run back against its commits; exit code 3 if anything is lost or damaged.
+
+    What is harmless (orphans, tiles that wait for the seal, writers that died) is listed too.
+    """
     with _bar("verifying", as_json) as progress:
         report = verify_run(store.open_existing(), run, progress)
     if as_json:
-        _print_json(report)
+        _print_json({"sound": report.sound, **asdict(report)})
     else:
         console = Console()
         if report.found:
-            table = Table("finding", "object", "detail")
+            table = Table("finding", _whole("object"), "detail", "repair")
             for one in report.found:
-                table.add_row(one.finding, one.key, one.detail)
+                table.add_row(one.finding, one.key, one.detail, "can" if one.repairable else "")
             console.print(table)
         state = "sound" if report.sound else "NOT sound"
         console.print(f"run {report.run}: {report.tiles} tiles, {report.nbytes} bytes, {state}")
@@ -87,16 +92,62 @@ def verify(
 
 
 @takes_store
+def repair(
+    run: Annotated[str, typer.Argument(help="Id of the run.")],
+    store: StorePlace,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    withdraw: Annotated[
+        bool,
+        typer.Option(
+            "--withdraw",
+            help="Let tiles that are lost count as not recorded, to be recorded again.",
+        ),
+    ] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Remove what dead writers left and nothing names.")
+    ] = False,
+    fence: Annotated[
+        bool, typer.Option("--fence", help="End writers that were silent for the grace.")
+    ] = False,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds; what is younger is let alone.")
+    ] = GRACE_S,
+    as_json: Json = False,
+) -> None:
+    """Rebuild of a run what can be rebuilt; exit code 3 if anything is lost for good."""
+    with _bar("repairing", as_json) as progress:
+        result = repair_run(
+            store.open_existing(),
+            run,
+            dry_run=dry_run,
+            withdraw=withdraw,
+            sweep_orphans=sweep,
+            fence=fence,
+            grace_s=grace,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(result)
+    else:
+        _print_repair(result)
+    if result.lost:
+        raise typer.Exit(DAMAGED)
+
+
+@takes_store
 def rm(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
     store: StorePlace,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also while it is recorded.")] = False,
 ) -> None:
     """Remove a run and everything in it."""
     opened = store.open_existing()
     if not yes:
         typer.confirm(f"Remove run {run} from {opened.url} for good?", abort=True)
-    count = remove_run(opened, run)
+    with _bar("removing", quiet=False) as progress:
+        count = remove_run(opened, run, force=force, progress=progress)
     typer.echo(f"run {run} removed: {count} objects")
 
 
@@ -190,6 +241,27 @@ then samples it. While it records, and after:
                 server.wait()
             except KeyboardInterrupt:
                 typer.echo("Stopped.")
+
+
+def _whole(name: str) -> Column:
+    """Return a column of keys, which are of no use when they are cut short."""
+    return Column(name, overflow="fold")
+
+
+def _print_repair(result: Repair) -> None:
+    console = Console()
+    if result.done or result.lost:
+        done = "would be done" if result.dry_run else "done"
+        table = Table("finding", _whole("object"), done)
+        for action in result.done:
+            table.add_row(action.finding, action.key, action.detail)
+        for found in result.lost:
+            table.add_row(found.finding, found.key, f"LOST: {found.detail}")
+        console.print(table)
+    would = "would be " if result.dry_run else ""
+    console.print(
+        f"run {result.run}: {len(result.done)} {would}put right, {len(result.lost)} lost for good"
+    )
 
 
 def _print_drained(place: Path, results: list[Drained]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from archive_schema.errors import FormatError, NotFoundError
 from archive_schema.hierarchy import shape_of
 from archive_schema.layout import array_path, run_prefix, zarr_key
+from archive_schema.ledger import TileEntry
 from archive_schema.models import Commit, TileColumns
 from recorder.maintenance.names import TileName, TileNames
 from recorder.maintenance.reading import mapped
@@ -26,7 +27,6 @@ from recorder.maintenance.tiles import entry_of, samples_in
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from archive_schema.ledger import TileEntry
     from archive_schema.models import FieldSpec, RunManifest
     from recorder.maintenance.survey import EpochSurvey, Survey
 
@@ -135,6 +135,25 @@ def _stored_tiles(
         if found is not None and found.name not in taken:
             taken.add(found.name)
             yield found
+    yield from _empty_tiles(survey, broken)
+
+
+def _empty_tiles(survey: Survey, broken: Sequence[EpochSurvey]) -> Iterator[FoundTile]:
+    """Yield the tiles of ragged fields that have no values, and so no object but their array."""
+    ragged = zarr_key(survey.run_id, "ragged/", survey.zarr)
+    for one in survey.store.objects(ragged.removesuffix("/")) if broken else ():
+        path, _, end = one.key.removeprefix(ragged).rpartition("/zarr.json")[0].rpartition("/")
+        path, _, step = path.rpartition("/")
+        spec = survey.fields.get(path)
+        if spec is None or not spec.ragged or spec.name != end or not step.isdecimal():
+            continue
+        name = TileName(path, int(step), 0)
+        try:
+            shape, block = shape_of(survey.store.read(one.key))
+        except (NotFoundError, FormatError):
+            continue
+        if 0 in shape and not _is_named(survey, name):
+            yield FoundTile(name, spec, TileEntry(0, 0, 0, 0, (), shape, block), broken[0])
 
 
 def _is_named(survey: Survey, name: TileName) -> bool:

@@ -144,7 +144,7 @@ class _Rebuilding:
         for epoch in survey.epochs.values():
             key = commit_key(self._run_id, epoch.writer, epoch.epoch, epoch.length)
             for found in _of(survey, Finding.COMMIT_LOST):
-                if found.key == key and not survey.sealed:
+                if found.key == key:
                     self._lock.check()
                     records = RunRecords(self._store, self._run_id)
                     records.fence(epoch.writer, epoch.epoch, "closed", "its writer said so")

@@ -5,7 +5,8 @@
 2. Every tile that a commit names is read: its length, its CRC32C, the shard index, each block's
    checksum, and the CRC-32 of its values, which alone tells one tile from another.
 3. The Zarr documents, coordinates and masks must say what the records of the run say.
-4. Whatever else lies in the run is an orphan: harmless, and listed.
+4. Whatever else lies in the run is an orphan: harmless, and listed, but where a commit is lost:
+   what looks like an orphan then may be what it named.
 """
 
 from __future__ import annotations
@@ -75,12 +76,8 @@ def verify_run(
         if survey.sealed or survey.sealing is None:
             documents = expected_documents(survey, survey.manifest)
             found += check_documents(survey, survey.manifest, documents)
-        found += [
-            Found(
-                Finding.ORPHAN, one.key, f"{one.nbytes} bytes that nothing names", repairable=True
-            )
-            for one in orphans(survey, survey.manifest)[0]
-        ]
+        if survey.index is not None or not survey.broken:
+            found += map(_orphan, orphans(survey, survey.manifest)[0])
     return Report(run_id, tiles, nbytes, tuple(found))
 
 
@@ -140,6 +137,11 @@ def _under_way(survey: Survey, one: StoredObject) -> bool:
     )
 
 
+def _orphan(one: StoredObject) -> Found:
+    detail = f"{one.nbytes} bytes that nothing names"
+    return Found(Finding.ORPHAN, one.key, detail, repairable=True)
+
+
 def _conflicts(survey: Survey) -> Iterator[Found]:
     for text in survey.ledger.conflicts:
         yield Found(Finding.TILE_CONFLICT, run_prefix(survey.run_id), text)
@@ -171,7 +173,7 @@ class _Names:
             # Of several that were left by who began to seal, one will be named.
             inside.startswith("index-")
             and self._survey.sealing is not None
-            and not self._survey.sealed
+            and self._survey.seal is None
         )
         return key in self._documents or kept or self._is_commit(key) or self._is_tile(key, inside)
 

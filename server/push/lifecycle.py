@@ -102,7 +102,7 @@ def remove(store: Store, run_id: str, *, force: bool) -> int:
         except FormatError as error:
             message = f"{error}; force=true removes the run all the same"
             raise FormatError(error.kind, message) from error
-    return remove_run(store, run_id)
+    return remove_run(store, run_id, force=True)
 
 
 def _check_left(records: RunRecords, hint: str, *, pushed: bool) -> None:
