@@ -26,9 +26,11 @@ from server.push.additions import Declaration, SampleValues
 from server.push.commits import GroupCommit, SessionOverError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
-    from archive_schema.models import RunManifest
+    from archive_schema.ledger import Coordinate as LedgerCoordinate
+    from archive_schema.ledger import Ledger
+    from archive_schema.models import RunManifest, Scalar
     from archive_schema.store import Store
     from recorder.declaration import Address
     from recorder.encoder import AcceptedTile, StoredTile
@@ -222,6 +224,10 @@ class PushSession:
             if call.place.stepped:
                 self._check_due(offer.address, number, at)
             self._check_tokens(offer.address, values)
+        if call.coordinates:
+            ledger = self._latest()
+            for name, _, value in call.coordinates:
+                _check_recorded(ledger.step_coordinates.get(name), "step", number, [value])
         self._intake.accept(offers, call.coordinates, number, at)
 
     def _accept_samples(self, call: SampleValues) -> None:
@@ -231,8 +237,19 @@ class PushSession:
             check_column(name, column, count)
             if bounds is None:
                 self._run.samples.bounds(slice(0, len(column)))
+        start = 0 if bounds is None else bounds[0]
+        ledger = self._latest()
         for name, column in call.columns.items():
-            self._intake.put_samples(0 if bounds is None else bounds[0], name, column)
+            known = ledger.sample_coordinates.get(name)
+            _check_recorded(known, "sample", start, column.tolist())
+        for name, column in call.columns.items():
+            self._intake.put_samples(start, name, column)
+
+    def _latest(self) -> Ledger:
+        """Return what is recorded by now: other writers' coordinates have no object to be met."""
+        with self._run.lock:
+            self._run.records.refresh()
+            return self._run.records.ledger
 
     def _check_due(self, address: Address, number: int, at: int) -> None:
         """Refuse a step at which a field is not recorded: a recorder would pass it over."""
@@ -338,6 +355,22 @@ class PushSession:
             run.records.ledger.declare(field.path, field.spec)
         field.stored = True
         return new
+
+
+def _check_recorded(
+    known: LedgerCoordinate | None, axis: str, start: int, values: Sequence[Scalar]
+) -> None:
+    """Refuse values of a coordinate where others are recorded, from *start* on."""
+    if known is None:
+        return
+    for at, value in enumerate(values, start):
+        had = known.values.get(at, value)
+        if had != value and not (had != had and value != value):  # noqa: PLR0124  NaN is NaN
+            message = (
+                f"coordinate {known.name!r} at {axis} {at}: expected {had!r}, as recorded before;"
+                f" got {value!r}"
+            )
+            raise ConflictError(ErrorKind.COORDINATE_DIFFERS, message)
 
 
 def _otherwise(known: FieldSpec, wanted: FieldSpec) -> ConflictError:

@@ -711,11 +711,14 @@ def test_two_services_over_one_store_agree(folder_store: Store, serve: Serve) ->
             put(second, "steps/0/x?samples=0:4", npy(np.arange(4.0) + 1)).status_code,
             put(second, "steps/0/x?samples=0:4", npy(np.arange(4.0))).status_code,
             put(second, "steps/0/x?samples=4:8", npy(np.arange(4.0))).status_code,
+            json_put(first, "steps/0", {"t": 0.6}).status_code,
+            json_put(first, "samples?samples=0:2", {"label": ["a", "b"]}).status_code,
+            json_put(second, "samples?samples=1:3", {"label": ["c", "d"]}).status_code,
         ]
         removed = first.delete("/runs/r", params={"confirm": "r", "force": "true"})
         lost = put(second, "steps/1/x?samples=0:4", npy(np.arange(4.0)))
 
-    assert codes == [201, 201, 409, 200, 201]
+    assert codes == [201, 201, 409, 200, 201, 409, 201, 409]
     assert removed.status_code == 200, removed.text
     assert kind(lost) == (404, "run-not-found")
 
