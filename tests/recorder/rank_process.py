@@ -1,15 +1,16 @@
-"""One process of several that record one run: ``rank_process.py STORE WRITER OPTIONS``.
+"""One process of several that record one run.
 
-It tells what it does line by line, and goes on when whoever reads it says so. OPTIONS is JSON:
+It tells what it does line by line, and goes on when whoever hears it says so. Options are
 ``owns`` [start, stop), ``layers`` [first, last), ``writers``, and ``noise``, which tells the
 values of one life from those of another.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,7 +21,8 @@ from archive_schema.store import open_store
 from recorder import TraceRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection
 
     from numpy.typing import NDArray
 
@@ -57,11 +59,30 @@ def record_samples(rec: TraceRecorder, samples: slice) -> None:
     rec.inputs(samples=samples, original=state(0, samples) * 2)
 
 
-class WatchedStore:
-    """A real store that tells whom it lets create the two objects that there is one of."""
+@dataclass(frozen=True)
+class Words:
+    """What a process says, and where it is told to go on."""
 
-    def __init__(self, url: str) -> None:
+    told: Connection
+    waiting: Connection
+
+    def say(self, line: str) -> None:
+        """Say a line."""
+        self.told.send(line)
+
+    def tell(self, line: str) -> None:
+        """Say a line, and go on when the one who hears it says so, or has no more to say."""
+        self.say(line)
+        with suppress(EOFError):
+            self.waiting.recv()
+
+
+class WatchedStore:
+    """A real store that tells when it lets somebody create what there is one of."""
+
+    def __init__(self, url: str, words: Words) -> None:
         self._store = open_store(url)
+        self._words = words
         self.url = self._store.url
 
     def __getattr__(self, name: str) -> Any:
@@ -72,49 +93,48 @@ class WatchedStore:
         def create(key: str, data: bytes) -> None:
             operation(key, data)
             if key in (manifest_key("r"), seal_key("r")):
-                say(f"created {key.rpartition('/')[2]}")
+                self._words.say(f"created {key.rpartition('/')[2]}")
 
         return create
 
 
-def say(line: str) -> None:
-    """Write a line."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def tell(line: str) -> None:
-    """Write a line, and go on when the one who reads it says so, or is gone."""
-    say(line)
-    sys.stdin.readline()
-
-
-def main(store: str, writer: str, options: dict[str, Any]) -> None:
+def record_part(store: str, writer: str, options: dict[str, Any], words: Words) -> None:
     """Record this writer's part."""
-    watched: Any = WatchedStore(store)
-    owns = slice(*options["owns"]) if "owns" in options else None
-    samples = owns or slice(0, SAMPLES)
+    watched: Any = WatchedStore(store, words)
+    owns = slice(*options["owns"])
     layers = range(*options.get("layers", (0, LAYERS)))
     noise = np.float32(options.get("noise", 0))
-    tell(f"ready {os.getpid()}")
+    words.tell("ready")
     with TraceRecorder(
         watched, "r", **DECLARED, writer=writer, owns=owns, writers=options.get("writers")
     ) as rec:
-        tell("open")
+        words.tell("open")
         done = rec.recorded()
-        if samples.start < samples.stop:
+        if owns.start < owns.stop:
             for step in range(STEPS):
-                if not done.has(step, samples):
-                    record_step(rec, step, samples, layers, noise)
+                if not done.has(step, owns):
+                    record_step(rec, step, owns, layers, noise)
                 rec.flush()
-                tell(f"safe {step}")
-            record_samples(rec, samples)
-    say("left")
+                words.tell(f"safe {step}")
+            record_samples(rec, owns)
 
 
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
-    except ArchiveError as error:
-        say(f"refused {error.kind} {error}")
-        raise SystemExit(3) from error
+def main(
+    store: str,
+    writer: str,
+    options: dict[str, Any],
+    environment: Mapping[str, str],
+    words: Words,
+) -> None:
+    """Record, and say at the end how that went."""
+    os.environ.update(environment)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            record_part(store, writer, options, words)
+        except ArchiveError as error:
+            words.say(f"refused {error.kind} {error}")
+        else:
+            words.say("left")
+    for one in warned:
+        words.say(f"warned {one.category.__name__} {one.message}")

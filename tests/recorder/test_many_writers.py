@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,6 +25,8 @@ from tests.recorder.rank_process import (
     SAMPLES,
     STEPS,
     TILE,
+    Words,
+    main,
     record_samples,
     record_step,
 )
@@ -32,13 +34,16 @@ from tests.recorder.reading import objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from archive_schema.ledger import Ledger
     from archive_schema.store import Store
     from tests.s3_server import S3Server
 
-ROOT: Final = Path(__file__).parents[2]
 RANKS: Final = 4
+# From one process that has all modules already, a rank starts in a moment.
+_PROCESSES: Final = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tests.recorder.rank_process"])
 
 
 class Rank:
@@ -47,61 +52,68 @@ class Rank:
     def __init__(self, url: str, writer: str, **options: Any) -> None:
         self.writer = writer
         self.lines: list[str] = []
-        program = str(ROOT / "tests/recorder/rank_process.py")
-        self.process = subprocess.Popen(
-            [sys.executable, program, url, writer, json.dumps(options)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._words, told = multiprocessing.Pipe(duplex=False)
+        waiting, self._going_on = multiprocessing.Pipe(duplex=False)
+        environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+        arguments = (url, writer, options, environment, Words(told, waiting))
+        self.process = _PROCESSES.Process(target=main, args=arguments, daemon=True)
+        self.process.start()
+        # Their ends are theirs alone, so that nothing more comes from them once they are dead.
+        told.close()
+        waiting.close()
+
+    @property
+    def number(self) -> int:
+        """Return the number of the process."""
+        assert self.process.pid is not None
+        return self.process.pid
 
     def await_line(self, start: str) -> None:
         """Return once the process says a line that begins so."""
-        assert self.process.stdout is not None
         while not (self.lines and self.lines[-1].startswith(start)):
-            line = self.process.stdout.readline()
-            assert line, f"{self.writer} said {self.lines} and ended before {start!r}"
-            self.lines.append(line.rstrip())
-
-    def go_on(self) -> None:
-        """Let it go on from where it waits."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+            try:
+                self.lines.append(self._words.recv())
+            except EOFError:
+                message = f"{self.writer} said {self.lines} and ended before {start!r}"
+                raise AssertionError(message) from None
 
     def go_to(self, start: str) -> None:
         """Let it go on until it waits with a line that begins so."""
         self.go_on()
         self.await_line(start)
 
-    def release(self) -> None:
-        """Let it go on to its end, without waiting any more."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-            self.process.stdin = None
+    def go_on(self) -> None:
+        """Let it go on from where it waits."""
+        self._going_on.send("go on")
 
-    def finish(self) -> str:
+    def release(self) -> None:
+        """Let it go on to its end, wherever it waits until then."""
+        self._going_on.close()
+
+    def finish(self) -> list[str]:
         """Let it come to its end, and return what it had to warn of."""
-        self.release()
-        output, errors = self.process.communicate()
-        self.lines += output.splitlines()
-        assert self.process.returncode == 0, errors
-        return errors
+        lines = self._rest()
+        assert "left" in self.lines, self.lines
+        return lines
 
     def fail(self) -> str:
         """Let it come to its end, and return why the archive refused it."""
-        self.release()
-        output, errors = self.process.communicate()
-        self.lines += output.splitlines()
-        assert self.process.returncode == 3, errors
-        return self.lines[-1]
+        self._rest()
+        (refusal,) = [line for line in self.lines if line.startswith("refused")]
+        return refusal
 
     def kill(self) -> None:
         """End it by `kill -9`."""
         self.process.kill()
-        self.process.communicate()
+        self.process.join()
+
+    def _rest(self) -> list[str]:
+        self.release()
+        with suppress(EOFError):
+            while True:
+                self.lines.append(self._words.recv())
+        self.process.join()
+        return [line for line in self.lines if line.startswith("warned")]
 
 
 @contextmanager
@@ -112,8 +124,7 @@ def ranks(url: str, **options: Any) -> Iterator[list[Rank]]:
         for number in range(RANKS):
             own = part(SAMPLES, TILE, number, RANKS)
             rank = Rank(url, f"rank-{number}", owns=[own.start, own.stop], **options)
-            stack.callback(rank.process.wait)
-            stack.callback(rank.process.kill)
+            stack.callback(rank.kill)
             started.append(rank)
         for rank in started:
             rank.await_line("ready")
@@ -207,9 +218,9 @@ def test_a_rank_that_is_killed_is_named_and_its_part_recorded_by_another(
         for rank in job[:2]:
             assert not rank.finish()
         age(tmp_path, "rank-2")
-        warned = job[3].finish()
-    process = job[2].process.pid
-    assert "RunNotSealedWarning: run 'r' is not sealed" in warned
+        (warned,) = job[3].finish()
+    process = job[2].number
+    assert warned.startswith("warned RunNotSealedWarning run 'r' is not sealed")
     assert f"process {process}, samples [4, 6)): lost" in warned
     assert RunRecords(store, "r").seal is None
     lost = shown(tmp_path)["rank-2"]
@@ -252,14 +263,14 @@ def test_a_rank_that_wakes_up_after_its_part_was_taken_over_harms_nothing(
         for rank in job:
             rank.go_to("open")
         zombie.go_to("safe 0")
-        zombie.process.send_signal(signal.SIGSTOP)
+        os.kill(zombie.number, signal.SIGSTOP)
         for rank in job[:3]:
             rank.finish()
         age(tmp_path, "rank-3")
         substitute = Rank(tmp_path.as_uri(), "substitute", owns=[6, 7])
         substitute.await_line("ready")
         substitute.go_to("open")
-        zombie.process.send_signal(signal.SIGCONT)
+        os.kill(zombie.number, signal.SIGCONT)
         told_zombie = zombie.fail()
         assert not substitute.finish()
 
@@ -297,8 +308,7 @@ def test_eight_processes_that_come_at_once_make_one_run(tmp_path: Path) -> None:
             for n in range(8)
         ]
         for rank in job:
-            stack.callback(rank.process.wait)
-            stack.callback(rank.process.kill)
+            stack.callback(rank.kill)
         for rank in job:
             rank.await_line("ready")
         for rank in job:
