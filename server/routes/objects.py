@@ -56,7 +56,7 @@ class ObjectAnswer:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         refuse_unknown(query_parameters(scope["query_string"]), ())
-        path = check_path(exchange.path["key"])
+        path = check_path(_key(exchange))
         key = f"{_folder(exchange)}/{path}"
         try:
             if scope["method"] == "HEAD":
@@ -118,7 +118,7 @@ class ObjectPut:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         refuse_unknown(query_parameters(scope["query_string"]), ())
-        at = object_key(exchange.path["run"], exchange.path["key"])
+        at = object_key(exchange.path["run"], _key(exchange))
         exclusive = _is_exclusive(exchange)
         length = _length(exchange)
         settings = self._service.settings
@@ -266,6 +266,12 @@ def object_calls(service: Service) -> list[Call]:
             successes=((HTTPStatus.OK, "OK"),),
         ),
     ]
+
+
+def _key(exchange: Exchange) -> str:
+    """Return the key in a path, all of it: a route leaves out a line break at the end."""
+    key = exchange.path["key"]
+    return key if exchange.scope["path"].endswith(key) else f"{key}\n"
 
 
 def _folder(exchange: Exchange) -> str:

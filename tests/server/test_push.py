@@ -72,7 +72,11 @@ def without_times(value: Any) -> Any:
     """Return a document without what differs from one recording to the next."""
     if isinstance(value, dict):
         return {k: without_times(v) for k, v in value.items() if k not in VOLATILE}
-    return [without_times(one) for one in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        found = [without_times(one) for one in value]
+        # Fields stand in the order of their first commit.
+        return sorted(found, key=json.dumps) if found and isinstance(found[0], dict) else found
+    return value
 
 
 def comparable(store: Store) -> dict[str, Any]:
