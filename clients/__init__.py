@@ -1,4 +1,4 @@
-"""Read a trace archive over HTTP, with NumPy arrays that fetch exactly what is asked of them."""
+"""Read and record a trace archive over HTTP, with NumPy arrays that fetch exactly what is asked of them."""
 
 from clients.arrays import Array, AsyncArray
 from clients.client import ArchiveClient, AsyncArchiveClient

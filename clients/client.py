@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ArchiveClient:
-    """An archive, read by blocking calls.
+    """An archive, read and recorded by blocking calls.
 
     Nothing is sent before the first call. Threads may share a client and everything that
     comes from it; a process that is forked needs a client of its own.

@@ -52,7 +52,7 @@ def test_the_page_runs_from_top_to_bottom(
 ) -> None:
     """In one session, as a reader would paste it."""
     record(str(tmp_path / "store"))
-    url = serve(str(tmp_path / "store"))
+    url = serve(str(tmp_path / "store"), allow_push=True)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
 

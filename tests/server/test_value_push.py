@@ -782,7 +782,7 @@ def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None
         declare(client, "r", steps=25, samples=16)
         with ThreadPoolExecutor(4) as pool:
             pushers = [pool.submit(push, start) for start in range(0, 16, 4)]
-            for count in (10, 60):
+            for count in (10, 50):
                 while len(acknowledged) < count and not all(one.done() for one in pushers):
                     pass
                 process.kill()
