@@ -1,4 +1,4 @@
-"""Read and record a trace archive over HTTP, with NumPy arrays that fetch exactly what is asked of them."""
+"""A trace archive over HTTP: NumPy arrays that fetch exactly what is asked, and runs to push to."""
 
 from clients.arrays import Array, AsyncArray
 from clients.client import ArchiveClient, AsyncArchiveClient
