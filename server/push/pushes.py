@@ -13,11 +13,13 @@ import re
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from archive_schema.errors import ArchiveError, ErrorKind, StorageError
+from archive_schema.errors import ArchiveError, ErrorKind, NotFoundError, StorageError
+from archive_schema.layout import manifest_key
 from archive_schema.records import read_manifest
 from archive_schema.store import LocalStore
 from recorder.patience import PatientStore
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("trace_archive.server")
 _WRITER: Final = "http-"
 _ATTEMPTS: Final = 3
-_ROUND_S: Final = 1.0
+_ROUND_S: Final = 0.5
 _CLOSE_S: Final = 5.0
 
 
@@ -66,7 +68,11 @@ class Pushes:
     """
 
     def __init__(self, store: Store, *, durable: bool, patience_s: float, idle_s: float) -> None:
-        self._store = store if isinstance(store, LocalStore) else PatientStore(store, patience_s)
+        self._store, self._patient = store, None
+        if not isinstance(store, LocalStore):  # a folder answers, if with an error
+            self._store = self._patient = PatientStore(store, patience_s)
+            # An outage costs the patience of one request: the others are told at once.
+            self._patient.fails_fast = True
         self._durable = durable
         self._idle_s = idle_s
         self.writer = _writer_name()
@@ -92,8 +98,9 @@ class Pushes:
         ]
         for thread in closing:
             thread.start()
+        deadline = time.monotonic() + _CLOSE_S
         for thread in closing:
-            thread.join(_CLOSE_S)
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
     def has_open(self, run_id: str) -> bool:
         """Return whether the run is open for values, without asking the store."""
@@ -161,8 +168,10 @@ class Pushes:
             return place.session
 
     def _keep(self) -> None:
-        """Tell readers which runs are recorded, and close those that nobody pushes to any more."""
+        """Tell which runs are recorded, close those that nobody pushes to, and ask for the store."""
         while not self._ending.wait(min(_ROUND_S, self._idle_s)):
+            if self._patient is not None and self._patient.away and not self._patient.pause_s:
+                _probe(self._patient)
             for run_id, place in list(self._places.items()):
                 session = place.session
                 if session is None or session.over:
@@ -180,6 +189,12 @@ class Pushes:
             self.close(run_id)
         except ArchiveError as error:
             LOG.warning("run %s: %s (%s)", run_id, error, error.kind)
+
+
+def _probe(store: PatientStore) -> None:
+    """Find out whether the store answers again: also that there is no such run is an answer."""
+    with suppress(StorageError), store.probe(), suppress(NotFoundError):
+        store.size(manifest_key("probe"))
 
 
 def _writer_name() -> str:
