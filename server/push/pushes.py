@@ -168,7 +168,7 @@ class Pushes:
             return place.session
 
     def _keep(self) -> None:
-        """Tell which runs are recorded, close those that nobody pushes to, and ask for the store."""
+        """Tell which runs are recorded, close those that are idle, ask for a store that is away."""
         while not self._ending.wait(min(_ROUND_S, self._idle_s)):
             if self._patient is not None and self._patient.away and not self._patient.pause_s:
                 _probe(self._patient)
