@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from archive_schema.errors import StorageError
+from archive_schema.errors import ErrorKind, StorageError
 from archive_schema.layout import declared_steps
 from archive_schema.models import check_name
 from archive_schema.store import LocalStore
@@ -181,13 +181,18 @@ class Session:
         seal : bool
             Whether the run is to be sealed once what is left in the spool is drained.
         """
+        all_kept = False
         try:
             self.writer.close(error)
+        except StorageError as left:
+            all_kept = left.kind is ErrorKind.SPOOLED
+            raise
         finally:
             if self._store is not None:
                 self._store.fails_fast = False
                 self._store.patience_s = self._settings.deadline_s
-            self._close_spool(seal=seal)
+            # Nothing is sealed of which a part was lost.
+            self._close_spool(seal=seal and all_kept)
 
     def _close_spool(self, *, seal: bool) -> None:
         if self.spool is not None and self._closes_spool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +44,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 AWAY = ErrorKind.STORE_UNREACHABLE
+KILLS = 6
 
 _COMMAND = "from archive_schema.cli import main; main()"
+_DRAIN = """
+import sys
+from pathlib import Path
+from recorder.drain import Target, drain
+options = {"seal": False, "forget": False, "deadline_s": 30, "progress": lambda *_: None}
+print("ready", flush=True)
+sys.stdin.readline()
+print([one.state for one in drain(Path(sys.argv[1]), Target(), **options)])
+"""
 _SMALL_FILES = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
@@ -162,14 +174,13 @@ def test_a_server_that_dies_is_drained_to_by_another_process(s3: S3Server, place
             record(rec, n)
     assert caught.value.kind is ErrorKind.SPOOLED
     command = [sys.executable, "-c", _COMMAND, "drain", str(place), "--json"]
-    away = subprocess.run([*command, "--deadline", "1"], capture_output=True, check=False)
+    (away,) = drained(place, deadline_s=1.0)
     s3.restart()
     assert RunRecords(open_store(url), "r").status() is not RunStatus.SEALED
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert away.returncode == 1
-    assert b'"state": "left"' in away.stdout
+    assert away.state == "left"
     assert (done.returncode, done.stderr) == (0, "")
     assert '"state": "sealed"' in done.stdout
     assert_complete(open_store(url))
@@ -397,13 +408,7 @@ def test_a_field_that_another_writer_declared_first_is_encoded_again(
 def test_two_drains_at_once_do_it_once(valve: Valve, place: Path) -> None:
     """The second leaves it to the first, and does not take it for dead."""
     left_behind(valve, place)
-    script = (
-        "import sys; from pathlib import Path; from recorder.drain import *;"
-        "print('ready', flush=True); sys.stdin.readline();"
-        "print([one.state for one in drain(Path(sys.argv[1]), Target(), seal=False, forget=False,"
-        " deadline_s=30, progress=lambda *_: None)])"
-    )
-    command = [sys.executable, "-c", script, str(place)]
+    command = [sys.executable, "-c", _DRAIN, str(place)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes: list[Any] = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
     for process in processes:
@@ -418,6 +423,29 @@ def test_two_drains_at_once_do_it_once(valve: Valve, place: Path) -> None:
         ["['in use']", "['sealed']"], ["['sealed']", "[]"],
     )  # fmt: skip
     assert_complete(open_store(valve.url))
+
+
+def test_a_drain_may_be_killed_at_any_moment(valve: Valve, place: Path) -> None:
+    """What is left is drained by the next, which also seals."""
+    left_behind(valve, place)
+    chance = random.Random(4)
+    command = [sys.executable, "-c", _DRAIN, str(place)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    for _ in range(KILLS):
+        with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            time.sleep(chance.uniform(0, 0.12))
+            process.kill()
+
+    results = drained(place)
+
+    assert {one.state for one in results} <= {"sealed"}
+    assert_complete(open_store(valve.url))
+    assert [path.name for path in place.iterdir()] == ["lock"]
 
 
 def test_a_live_recorder_keeps_its_spool(valve: Valve, place: Path) -> None:
