@@ -52,7 +52,7 @@ def rebuild_documents(
 ) -> tuple[list[Action], list[Found]]:
     """Put again the documents that are lost or damaged; return what was done, and what is lost."""
     rebuilding = _Rebuilding(store, run_id, lock)
-    # Each looks anew, because it relies on what the one before put right.
+    survey = Survey(store, run_id)
     for step in (
         rebuilding.manifest,
         rebuilding.fields,
@@ -61,7 +61,11 @@ def rebuild_documents(
         rebuilding.ends,
         rebuilding.seal,
     ):
-        step(Survey(store, run_id))
+        before = len(rebuilding.done)
+        step(survey)
+        if len(rebuilding.done) > before:
+            # The next relies on what this one put right.
+            survey = Survey(store, run_id)
     return rebuilding.done, rebuilding.lost
 
 

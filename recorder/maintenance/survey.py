@@ -128,6 +128,7 @@ class Survey:
         self._read_claims()
         self._read_seal()
         self._read_commits()
+        self._check_claims()
         self._judge_epochs()
 
     @property
@@ -267,14 +268,21 @@ class Survey:
             said = isinstance(claim, Claim) and (claim.writer, claim.epoch)
             if isinstance(claim, Claim) and said == (epoch.writer, epoch.epoch):
                 epoch.claim = claim
-            elif claim is None:
-                self.report(Finding.CLAIM_LOST, key, "its epoch has commits", repairable=True)
-            else:
+            elif claim is not None:
                 wrong = "it claims another epoch" if isinstance(claim, Claim) else claim
                 self.report(Finding.CLAIM_DAMAGED, key, wrong, repairable=True)
             beat = self.heartbeats.get(epoch.writer)
             if beat is not None and beat.epoch == epoch.epoch:
                 epoch.heard_s = self._heard_s[epoch.writer]
+
+    def _check_claims(self) -> None:
+        """Report claims that are not there, but for those of who was ended before it claimed."""
+        reported = {one.key for one in self.found}
+        for at, epoch in self.epochs.items():
+            key = claim_key(self.run_id, *at)
+            ended_unborn = epoch.length == 1 and 0 in epoch.ends
+            if epoch.claim is None and key not in reported and not ended_unborn:
+                self.report(Finding.CLAIM_LOST, key, "its epoch has commits", repairable=True)
 
     def _read_seal(self) -> None:
         sealing = document_at(self.store, sealing_key(self.run_id), Sealing)
