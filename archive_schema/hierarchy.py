@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import orjson
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import ChunkKeyEncodingParams
 from zarr.errors import UnstableSpecificationWarning
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from archive_schema.generations import ShardTable
     from archive_schema.models import Codec, Document
 
 ATTRIBUTE: Final = "trace_archive"
@@ -55,6 +56,7 @@ def array_documents(
     steps: int,
     samples: int,
     ragged: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None,
+    shards: ShardTable | None = None,
 ) -> dict[str, bytes]:
     """Return the metadata of a field's array, without its groups.
 
@@ -65,6 +67,8 @@ def array_documents(
         is a capacity, and is trimmed when the run is sealed.
     ragged : (step, shape, block), optional
         Which array of a ragged field.
+    shards : ShardTable, optional
+        Of a field that is stored with many steps in an object.
     """
     if ragged is None:
         lead = ((steps,) if spec.place.stepped else ()) + ((samples,) if spec.tile else ())
@@ -82,9 +86,15 @@ def array_documents(
         "layer": spec.layer,
         _COPY: document_bytes(spec).decode(),
     }
+    codec, filters = spec.codec, None
+    if shards is not None:
+        codec, cut = shards.codec, shards.cut
+        shard, block = (cut.steps, *cut.shape[:-1]), cut.zarr_block
+        # Within a block the step axis, the array's first, comes last.
+        filters = [TransposeCodec(order=(*range(1, len(block)), 0))] if len(block) > 1 else None
     store: dict[str, Any] = {}
     # A tile of one value is its one block; Zarr cannot shard what has no axes.
-    sharded = bool(spec.block if ragged is None else block)
+    sharded = shards is not None or bool(spec.block if ragged is None else block)
     _quietly(
         spec.stored_dtype,
         store,
@@ -93,8 +103,8 @@ def array_documents(
         shards=tuple(max(extent, 1) for extent in shard) if sharded else None,
         chunks=block or "auto",
         dtype=numpy_dtype(spec.stored_dtype),
-        compressors=_compressors(spec.codec, spec.stored_dtype),
-        filters=None,
+        compressors=_compressors(codec, spec.stored_dtype),
+        filters=filters,
         fill_value=fill_value(spec.stored_dtype),
         dimension_names=dims,
         chunk_key_encoding=_KEYS,

@@ -41,6 +41,11 @@ def seal_key(run_id: str) -> str:
     return f"{RUNS}/{run_id}/seal.json"
 
 
+def generation_key(run_id: str, number: int) -> str:
+    """Return the key of the `Generation` of a number, from 1."""
+    return f"{RUNS}/{run_id}/generations/{number:06d}.json"
+
+
 def sealing_key(run_id: str) -> str:
     """Return the key of the `Sealing`."""
     return f"{RUNS}/{run_id}/sealing.json"

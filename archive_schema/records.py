@@ -22,14 +22,17 @@ from archive_schema.errors import (
     FormatError,
     NotFoundError,
 )
+from archive_schema.generations import Generation, ShardTable
 from archive_schema.layout import (
     RUNS,
+    ZARR,
     claim_key,
     commit_key,
     commits_prefix,
     epoch_prefix,
     field_key,
     field_path,
+    generation_key,
     heartbeat_key,
     manifest_key,
     run_prefix,
@@ -169,6 +172,10 @@ class RunRecords:
         self.store = store
         self.manifest = read_manifest(store, run_id)
         self.seal: Seal | None = None
+        self.generation: Generation | None = None
+        """Where the values of a sealed run lie since it was rewritten; None as recorded."""
+        self.shards: Mapping[str, ShardTable] = {}
+        """By field's path, those of fields that lie in shards."""
         self.ledger = Ledger()
         self._chains: dict[tuple[str, int], Chain] = {}
         self._claims: dict[tuple[str, int], Claim] = {}
@@ -181,6 +188,11 @@ class RunRecords:
     def run_id(self) -> str:
         """Return the id of the run."""
         return self.manifest.id
+
+    @property
+    def zarr(self) -> str:
+        """Return the folder of the run's current Zarr hierarchy."""
+        return ZARR if self.generation is None else self.generation.zarr
 
     @property
     def marks(self) -> dict[tuple[str, int], int]:
@@ -203,12 +215,13 @@ class RunRecords:
         Reading never waits: what is committed while it runs may be seen by the next call.
         """
         if self.seal is not None:
-            return False
+            return self._read_generations(self.seal)
         try:
             seal = read_document(self.store, seal_key(self.run_id), Seal)
         except NotFoundError:
             return self._read_commits()
         self.ledger = self._sealed_ledger(seal)
+        self._read_generations(seal)
         self.seal = seal
         return True
 
@@ -411,6 +424,20 @@ class RunRecords:
     def _chain(self, writer: str, epoch: int) -> Chain:
         return self._chains.setdefault((writer, epoch), Chain(self.run_id, writer, epoch))
 
+    def _read_generations(self, seal: Seal) -> bool:
+        """Find the last generation; return whether it is a new one."""
+        known = found = 0 if self.generation is None else self.generation.number
+        latest = None
+        while (data := self._object(generation_key(self.run_id, found + 1))) is not None:
+            latest, found = data, found + 1
+        if latest is None:
+            return False
+        where = f"{self.store.url}/{generation_key(self.run_id, found)}"
+        generation = parse_document(latest, where, Generation)
+        self.shards = shard_tables(generation, seal, self.ledger)
+        self.generation = generation
+        return found != known
+
     def _sealed_ledger(self, seal: Seal) -> Ledger:
         key = f"{run_prefix(self.run_id)}/{seal.index}"
         try:
@@ -427,6 +454,21 @@ class RunRecords:
             ledger.declare(field_path(*spec.address), spec)
         ledger.add(index)
         return ledger
+
+
+def shard_tables(generation: Generation, seal: Seal, ledger: Ledger) -> dict[str, ShardTable]:
+    """Return the shards of a sealed run by the paths of their fields.
+
+    Raises
+    ------
+    FormatError
+        ``record-damaged`` if the generation is not one of what was sealed.
+    """
+    unknown = [one.field for one in generation.shards if one.field not in ledger.fields]
+    if unknown or generation.index_crc32c != seal.index_crc32c:
+        message = f"generation {generation.number} in {generation.zarr} is of another index"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+    return {one.field: ShardTable(ledger.fields[one.field].spec, one) for one in generation.shards}
 
 
 @cache

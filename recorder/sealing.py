@@ -19,7 +19,8 @@ import socket
 from collections import defaultdict
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from crc32c import crc32c
@@ -35,6 +36,7 @@ from archive_schema.hierarchy import (
 )
 from archive_schema.layout import (
     declared_steps,
+    field_path,
     field_steps,
     group_path,
     run_prefix,
@@ -52,12 +54,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from archive_schema.generations import ShardTable
     from archive_schema.ledger import FieldLedger, Ledger
     from archive_schema.models import RunManifest
     from archive_schema.records import RunRecords
 
+NO_SHARDS: Final[Mapping[str, ShardTable]] = MappingProxyType({})
 
-def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
+
+def seal_run(records: RunRecords) -> Seal:
     """Seal the run, or return the seal that it has.
 
     Whoever still records is stopped: `ConflictError` (``run-sealed``) is its next commit's answer.
@@ -86,7 +91,6 @@ def seal_run(records: RunRecords, *, generation: int = 0) -> Seal:
         store.write(zarr_key(run_id, path), data)
     seal = Seal(
         time=datetime.now(UTC),
-        generation=generation,
         index=name,
         index_crc32c=checksum,
         samples=_samples(records.manifest, ledger),
@@ -114,8 +118,16 @@ def _bring_home(records: RunRecords) -> None:
                 store.write(home, store.read(f"{run_prefix(run_id)}/{key}"))
 
 
-def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
-    """Return every object of a sealed run's Zarr hierarchy but its tiles, by path."""
+def sealed_documents(
+    manifest: RunManifest, ledger: Ledger, shards: Mapping[str, ShardTable] = NO_SHARDS
+) -> dict[str, bytes]:
+    """Return every object of a sealed run's Zarr hierarchy but its tiles, by path.
+
+    Parameters
+    ----------
+    shards
+        By field's path, where a later generation has them.
+    """
     samples = _samples(manifest, ledger)
     documents: dict[str, bytes] = {}
     attributes: dict[str, Mapping[str, object]] = {**root_attributes(manifest)}
@@ -126,7 +138,10 @@ def sealed_documents(manifest: RunManifest, ledger: Ledger) -> dict[str, bytes]:
     for path, fields in groups.items():
         steps = _steps(manifest, ledger, fields)
         for field in fields:
-            documents |= array_documents(field.spec, steps=len(steps), samples=samples)
+            table = shards.get(field_path(*field.spec.address))
+            documents |= array_documents(
+                field.spec, steps=len(steps), samples=samples, shards=table
+            )
         if fields and not fields[0].spec.place.stepped:
             continue
         documents |= index_documents(path, "step", steps)
