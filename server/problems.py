@@ -149,6 +149,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     path, status = request.url.path, HTTPStatus(error.status_code)
+    if status is HTTPStatus.BAD_REQUEST:  # a body that is no text, like one that is no JSON
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
     if status is HTTPStatus.NOT_FOUND:
         detail = f"nothing is served at {path}; /docs lists every call"
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:

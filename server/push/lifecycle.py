@@ -8,6 +8,7 @@ from archive_schema.errors import ConflictError, ErrorKind, FormatError, NotFoun
 from archive_schema.models import RunManifest
 from archive_schema.openings import openings
 from archive_schema.records import RunRecords, read_manifest
+from archive_schema.systems.registry import system
 from recorder.maintenance import remove_run
 from recorder.opening import manifest_of, open_run
 from recorder.sealing import seal_run
@@ -28,6 +29,7 @@ def declare(store: Store, declaration: RunDeclaration) -> bool:
     ConflictError
         ``run-differs``, or ``run-sealed``.
     """
+    system(declaration.system)
     manifest = manifest_of(
         declaration.id,
         system=declaration.system,
