@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError
+from archive_schema.layout import generation_key
 from archive_schema.models import check_run_id
 from archive_schema.openings import latest_openings, openings
 from archive_schema.records import RunRecords, read_manifest, run_ids
@@ -121,6 +122,22 @@ class Archive:
             self.forget(run_id)
             message = f"run {run_id!r} was removed, and another has its id now"
             raise NotFoundError(ErrorKind.RUN_NOT_FOUND, message)
+
+    def renewed(self, view: RunView) -> RunView | None:
+        """Return the run of *view* if it was rewritten since, else None; errors as `confirm`."""
+        self.confirm(view)
+        run_id = view.manifest.id
+        if not view.sealed or not self._exists(generation_key(run_id, view.generation + 1)):
+            return None
+        self.forget(run_id)
+        return self.run(run_id)
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self.store.size(key)
+        except NotFoundError:
+            return False
+        return True
 
 
 class _Run:

@@ -7,7 +7,7 @@ at the end of a tile: the commit told where each block ends.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from archive_schema.codecs import decode_block
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError, StorageError
@@ -20,12 +20,48 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from archive_schema.ledger import TileEntry
+    from archive_schema.models import FieldSpec
     from archive_schema.store import Store
-    from server.query.field import FieldView
 
 READS_IN_FLIGHT: Final = 32
 """Ranges asked for at once where each takes a round trip."""
+
+
+class Stored(Protocol):
+    """What is known of a stored object that holds blocks back to back."""
+
+    @property
+    def nbytes(self) -> int:
+        """Return its length."""
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """Return the offset at which each block ends."""
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Return the extent of a block."""
+
+
+class BlockSource(Protocol):
+    """A field whose blocks are read, as tiles or as shards; both are named by two numbers."""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Return what tells its blocks from those of any other field."""
+
+    @property
+    def spec(self) -> FieldSpec:
+        """Return its declaration, with the codec that its blocks have."""
+
+    def entry(self, step: int, tile: int) -> Stored | None:
+        """Return what is stored there, or None if nothing is."""
+
+    def tile_key(self, step: int, tile: int) -> str:
+        """Return the key of the object."""
+
+    def tile_name(self, step: int, tile: int) -> str:
+        """Say in words what the object holds."""
 
 
 class TileRead(NamedTuple):
@@ -42,7 +78,7 @@ class _Range(NamedTuple):
     step: int
     tile: int
     key: str
-    entry: TileEntry
+    entry: Stored
     start: int
     stop: int
     blocks: list[int]
@@ -74,7 +110,7 @@ class BlockReader:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def read(self, field: FieldView, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
+    def read(self, field: BlockSource, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the blocks of each read of *field* by number; an absent block is left out.
 
         Raises
@@ -94,7 +130,7 @@ class BlockReader:
                 else:
                     found[block] = values
             results.append(found)
-            entry = field.ledger.tile(step, tile) if missing else None
+            entry = field.entry(step, tile) if missing else None
             if entry is not None:
                 key = field.tile_key(step, tile)
                 ranges += [
@@ -110,7 +146,7 @@ class BlockReader:
             self._take(field, one, data)
         return results
 
-    def _take(self, field: FieldView, one: _Range, data: bytes) -> None:
+    def _take(self, field: BlockSource, one: _Range, data: bytes) -> None:
         """Decode a range; one that came over a network is read again before it is damaged.
 
         What lies sound in a store may be cut or changed on its way, and no client notices.
@@ -122,7 +158,7 @@ class BlockReader:
                 raise
             self._decode(field, one, self._fetch(field, one))
 
-    def _fetch(self, field: FieldView, one: _Range) -> bytes:
+    def _fetch(self, field: BlockSource, one: _Range) -> bytes:
         try:
             return self.store.read_range(one.key, one.start, one.stop)
         except NotFoundError as error:
@@ -137,7 +173,7 @@ class BlockReader:
                 raise
             raise self._cut_short(field, one, length) from None
 
-    def _decode(self, field: FieldView, one: _Range, data: bytes) -> None:
+    def _decode(self, field: BlockSource, one: _Range, data: bytes) -> None:
         if one.start + len(data) < one.stop:
             raise self._cut_short(field, one, one.start + len(data))
         spec, ends, shape = field.spec, one.entry.ends, one.entry.block
@@ -155,15 +191,15 @@ class BlockReader:
             one.into[block] = values
             self.cache.put((field.identity, one.step, one.tile, block), values)
 
-    def _lost(self, field: FieldView, one: _Range) -> FormatError:
+    def _lost(self, field: BlockSource, one: _Range) -> FormatError:
         name = field.tile_name(one.step, one.tile)
         message = f"the object of {name} is lost: {self.store.url}/{one.key}"
         return FormatError(ErrorKind.TILE_LOST, message)
 
-    def _cut_short(self, field: FieldView, one: _Range, length: int) -> FormatError:
+    def _cut_short(self, field: BlockSource, one: _Range, length: int) -> FormatError:
         return self._damaged(field, one, f"it is cut short at {length} bytes")
 
-    def _damaged(self, field: FieldView, one: _Range, reason: str) -> FormatError:
+    def _damaged(self, field: BlockSource, one: _Range, reason: str) -> FormatError:
         message = (
             f"the object of {field.tile_name(one.step, one.tile)} is damaged: {reason};"
             f" expected {one.entry.nbytes} bytes as committed: {self.store.url}/{one.key}"

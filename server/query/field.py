@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from archive_schema.dtypes import numpy_dtype
-from archive_schema.errors import ErrorKind, FormatError, InvalidInputError, NotFoundError
+from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.layout import field_path, run_prefix, stored_key, tile_extent
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
 from server.query.plan import Grid
+from server.query.shards import ShardedField
 from server.query.slice import Slice
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from archive_schema.ledger import FieldLedger
+    from archive_schema.ledger import FieldLedger, TileEntry
     from archive_schema.selection import Selector, Taken
     from server.query.fetch import TileRead
     from server.query.run import RunView
@@ -39,6 +40,9 @@ class FieldView:
         stored = f"{run.zarr}~{run.records.withdrawn}"
         self.identity = (run.manifest.uid, stored, self.path)
         """Tells the stored values from those of any other field, also of a run before this."""
+        shards = run.shards.get(self.path)
+        self.shards = None if shards is None else ShardedField(self, shards)
+        """What the field's values are read from where they do not lie as recorded."""
         self.dims = self.spec.dims
         self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
         self._grids: dict[tuple[tuple[int, ...], tuple[int, ...]], Grid] = {}
@@ -118,6 +122,10 @@ class FieldView:
             mask=mask,
         )
 
+    def entry(self, step: int, tile: int) -> TileEntry | None:
+        """Return what the commits say of a tile, or None if it is not recorded."""
+        return self.ledger.tile(step, tile)
+
     def tile_key(self, step: int, tile: int) -> str:
         """Return the key of the object that holds a recorded tile."""
         run = self.run
@@ -128,12 +136,19 @@ class FieldView:
 
     def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the decoded blocks of each read; errors as `BlockReader.read`."""
-        try:
-            return self.run.archive.reader.read(self, reads)
-        except FormatError:
-            # Tiles of a run that was just removed are not lost: the run is.
-            self.run.archive.confirm(self.run)
-            raise
+        return self.run.archive.reader.read(self, reads)
+
+    def renewed(self) -> FieldView | None:
+        """Return the field as it lies since the run was rewritten, or None if it was not.
+
+        Raises
+        ------
+        NotFoundError
+            ``run-not-found``: tiles of a run that was just removed are not lost, the run is.
+        """
+        run = self.run.archive.renewed(self.run)
+        spec = self.spec
+        return None if run is None else run.field(spec.name, layer=spec.layer, place=spec.place)
 
     def _select_steps(self, selector: Selector) -> tuple[tuple[int, ...], tuple[Taken, ...]]:
         if not self.spec.place.stepped:

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from archive_schema.errors import ErrorKind, NotFoundError
-from archive_schema.layout import ZARR
 from archive_schema.models import Place, RunStatus
 from server.query.changes import ChangeSet, changes_since, version_of
 from server.query.field import FieldView
@@ -46,7 +45,12 @@ class RunView:
         self.manifest = records.manifest
         self.ledger = records.ledger
         self.sealed = records.seal is not None
-        self.zarr = ZARR if records.seal is None else records.seal.zarr
+        self.zarr = records.zarr
+        """Folder of the Zarr hierarchy that was current when this view was made."""
+        self.generation = 0 if records.generation is None else records.generation.number
+        """How often the run was rewritten."""
+        self.shards = records.shards
+        """By field's path, where values lie with many steps in an object."""
         self.marks = dict(records.marks)
         """Commits seen, by writer and epoch."""
         self.version = version_of(records)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from archive_schema.dtypes import to_given
+from archive_schema.errors import FormatError
 from archive_schema.selection import length_of
 from server.query.fetch import TileRead
 from server.query.plan import axis_parts, pick
@@ -211,6 +212,28 @@ class Slice:
         values = np.empty((len(numbers), *shape), self.dtype)
         if not values.size:
             return values
+        try:
+            self._fill(values, numbers, within)
+        except FormatError:
+            # What lay in one generation of the run when this was planned may lie in the next.
+            newer = field.renewed()
+            if newer is None:
+                raise
+            self.field = newer
+            self._fill(values, numbers, within)
+        if mask is not None:
+            absent = ~(mask if field.spec.sampled else mask[:, 0])
+            values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
+        return values
+
+    def _fill(
+        self, values: NDArray[Any], numbers: tuple[int, ...], within: tuple[Taken, ...]
+    ) -> None:
+        """Read into *values*, of shape (steps, *axes after step), what is recorded."""
+        field = self.field
+        if field.shards is not None:
+            field.shards.read(numbers, within, values)
+            return
         parts = self._grid.parts(within)
         found = iter(field.read([TileRead(n, p.tile, p.blocks) for n in numbers for p in parts]))
         for row in range(len(numbers)):
@@ -222,10 +245,6 @@ class Slice:
                         # A row of a 1-D array would be a number, which cannot be written to.
                         target: tuple[Any, ...] = (row, *cell.target)
                         values[target] = to_given(pick(block, cell.source), field.spec)
-        if mask is not None:
-            absent = ~(mask if field.spec.sampled else mask[:, 0])
-            values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
-        return values
 
 
 def _split(lengths: Sequence[int], room: int) -> tuple[int, int]:
