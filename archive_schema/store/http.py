@@ -132,8 +132,13 @@ class HttpStore:
         message = f"{self.url} removes whole runs, and no single object such as {key!r}"
         raise InvalidInputError(ErrorKind.METHOD_NOT_ALLOWED, message)
 
-    def remove_run(self, run_id: str) -> int:
+    def remove_run(self, run_id: str, *, force: bool = False) -> int:
         """Have the server remove a run and everything in it; return how many objects there were.
+
+        Parameters
+        ----------
+        force
+            Also while somebody records it.
 
         Raises
         ------
@@ -141,7 +146,8 @@ class HttpStore:
             ``writer-active`` if somebody records it.
         """
         url = self._run(run_id)
-        answer = self._ask("DELETE", url, run_id, params={"confirm": run_id})
+        asked = {"confirm": run_id, "force": str(force).lower()}
+        answer = self._ask("DELETE", url, run_id, params=asked)
         return int(answer.json()["objects"])
 
     def folders(self, prefix: str) -> list[str]:

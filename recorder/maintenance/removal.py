@@ -44,7 +44,7 @@ def remove_run(
         ``writer-active``.
     """
     if isinstance(store, HttpStore):
-        return store.remove_run(check_run_id(run_id))
+        return store.remove_run(check_run_id(run_id), force=force)
     store = patient(store)
     keys = [found.key for found in store.objects(run_prefix(check_run_id(run_id)))]
     if not keys:
