@@ -96,20 +96,20 @@ class ZarrDocuments:
             group = self._groups.get(path)
             if group is None:
                 # Fields of an earlier opening too: all arrays of a group have one length.
-                group = _Group(*self._first_capacity(spec), self._known.pop(path, {}))
+                group = _Group(*self._first_capacity(spec), self._known.get(path, {}))
             grows = position >= group.steps or stop > group.samples
             if path in self._groups and spec.name in group.fields and not grows:
                 return
             whole = grows or path not in self._groups
-            self._groups[path] = group
-            group.fields[spec.name] = spec
-            group.steps = _capacity(group.steps, position + 1)
-            group.samples = _capacity(group.samples, stop)
-            specs = group.fields.values()
-            new = growing_group(self._manifest, path, specs, group.steps, group.samples)
-            for one in specs if whole else [spec]:
-                new |= array_documents(one, steps=group.steps, samples=group.samples)
+            steps = _capacity(group.steps, position + 1)
+            samples = _capacity(group.samples, stop)
+            fields = {**group.fields, spec.name: spec}
+            new = growing_group(self._manifest, path, fields.values(), steps, samples)
+            for one in fields.values() if whole else [spec]:
+                new |= array_documents(one, steps=steps, samples=samples)
             self._put(new, fixed=self._fixed)
+            # Not before: what the store did not take is put with the tile that comes again.
+            self._groups[path] = _Group(steps, samples, fields)
 
     def ensure_ragged(
         self, spec: FieldSpec, step: int, shape: tuple[int, ...], block: tuple[int, ...]

@@ -23,6 +23,8 @@ class Weather:
     """Faults to come, one an operation, whichever line it goes over."""
 
     def __init__(self) -> None:
+        self.away = False
+        """Whether no request arrives."""
         self._faults: deque[Fault] = deque()
         self._lock = threading.Lock()
 
@@ -33,11 +35,14 @@ class Weather:
 
     def clear(self) -> None:
         """Let every operation succeed."""
+        self.away = False
         with self._lock:
             self._faults.clear()
 
     def next(self) -> Fault:
         """Return what happens to this operation."""
+        if self.away:
+            return "request"
         with self._lock:
             return self._faults.popleft() if self._faults else "none"
 

@@ -101,8 +101,9 @@ class RecordedRun(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        folder = self.stack.enter_context(tempfile.TemporaryDirectory())
-        self.store = open_store(Path(folder))
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        self.store = open_store(self.folder / "store")
+        self.options: dict[str, Any] = {"deadline_s": 20.0}
         self.weather = Weather()
         self.lives = 0
         self.live: dict[str, Life] = {}
@@ -183,6 +184,8 @@ class RecordedRun(RuleBasedStateMachine):
         if life is not None and self._going_on(life, life.recorder.close):
             self._acknowledge(life)
             self._left(life)
+        elif life is not None:
+            self._cut(life)
 
     @rule(turn=turns)
     def crash(self, turn: int) -> None:
@@ -217,7 +220,8 @@ class RecordedRun(RuleBasedStateMachine):
     @rule(expected=faults)
     def trouble(self, expected: Any) -> None:
         """Let some of the next operations fail, or succeed without an answer."""
-        self.weather.expect(expected)
+        if self.sealed is None:
+            self.weather.expect(expected)
 
     @rule(turn=turns)
     def seal(self, turn: int) -> None:
@@ -269,7 +273,7 @@ class RecordedRun(RuleBasedStateMachine):
         line: Any = Line(self.store, self.weather)
         recorder = TraceRecorder(
             line, "r", steps=STEPS, samples=SAMPLES, tile=TILE, writer=writer,
-            owns=bounds(PARTS[part]), seal_at_exit=False, commit_interval_s=0.0, deadline_s=20.0,
+            owns=bounds(PARTS[part]), seal_at_exit=False, commit_interval_s=0.0, **self.options,
         )  # fmt: skip
         owners = {life.writer for life in self.live.values() if life.part == part} - {writer}
         before = self.live.pop(writer, None)
@@ -293,6 +297,10 @@ class RecordedRun(RuleBasedStateMachine):
         self.created = True
         self.lives += 1
         life = self.live[writer] = Life(self.lives, writer, part, recorder, line)
+        # What an earlier life left in a spool is recorded, too, before this one says anything.
+        if not self._going_on(life, recorder.flush):
+            self._cut(life)
+            return
         for tile, read in committed(self.store, "r").items():
             version = self._check(tile, read)
             if tile[2] in PARTS[part]:
@@ -322,8 +330,9 @@ class RecordedRun(RuleBasedStateMachine):
         """Make a call of a life, which ends if the store failed it; return whether it goes on."""
         try:
             call()
-        except StorageError:
-            self._cut(life)
+        except StorageError as error:
+            if error.kind is not ErrorKind.SPOOLED:
+                self._cut(life)
             return False
         return True
 
@@ -385,32 +394,63 @@ class RecordedRun(RuleBasedStateMachine):
     def _complete(self) -> None:
         """Record what is missing; nothing that happened may keep it from succeeding."""
         self.weather.clear()
+        self.options["deadline_s"] = 20.0
         # Nobody knows yet that a process is gone; the same writer, opened again, does.
-        for writer in NAMES:
-            self._open(writer, 0)
+        for writer, part in zip(NAMES, (0, 1, 0), strict=True):
+            self._open(writer, part)
             if writer in self.live:
                 self.live[writer].recorder.close()
                 self._left(self.live[writer])
         for part in range(len(PARTS)):
             if self.sealed is None:
-                self._open("one", part)
-            if "one" in self.live:
+                self._open(NAMES[part], part)
+                life = self.live[NAMES[part]]
                 for field in FIELDS:
                     for step in range(STEPS):
-                        self._offer(self.live["one"], field, step, PARTS[part])
-                self.live["one"].recorder.flush()
-                self._acknowledge(self.live["one"])
-        if "one" in self.live:
-            self._seal(self.live["one"])
+                        self._offer(life, field, step, PARTS[part])
+                life.recorder.flush()
+                self._acknowledge(life)
+                if part == 0:
+                    life.recorder.close()
+                    self._left(life)
+        if self.sealed is None:
+            self._seal(life)
             assert len(self.safe) == len(FIELDS) * STEPS * sum(map(len, PARTS))
         assert self.sealed is not None
         self.read()
+
+
+class SpooledRun(RecordedRun):
+    """The same, with a spool, and a store that may be away for a while.
+
+    Each writer has its part for good: what waits in a spool is its writer's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options = {"deadline_s": 0.3, "spool": self.folder / "spool"}
+
+    @rule(away=st.booleans())
+    def outage(self, away: bool) -> None:  # noqa: FBT001
+        """Let the store be away, or come back."""
+        self.weather.away = away
+
+    def _open(self, writer: str, part: int) -> None:
+        if writer == NAMES[part]:
+            super()._open(writer, part)
 
 
 TestRecordedRun = RecordedRun.TestCase
 TestRecordedRun.settings = settings(
     max_examples=25,
     stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestSpooledRun = SpooledRun.TestCase
+TestSpooledRun.settings = settings(
+    max_examples=10,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
