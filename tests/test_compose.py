@@ -43,7 +43,7 @@ VERSION: Final[str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")
     "version"
 ]
 SMALL: Final = ("--samples", "16", "--batch", "8", "--steps", "8", "--training", "2")
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 110.0
 
 
 def by_hand(service: Service, *arguments: str) -> list[str]:
@@ -188,6 +188,7 @@ def test_no_container_of_ours_runs_as_root() -> None:
     assert DOCKERFILE.index("USER ") < DOCKERFILE.index("FROM runtime AS server")
 
 
+@pytest.mark.timeout(300)
 def test_a_store_is_recorded_into_and_served_by_the_commands_of_the_file(
     tmp_path: Path,
 ) -> None:
