@@ -318,9 +318,9 @@ class Withdrawal(Document):
     tile: tuple[int, ...]
 
 
-End: TypeAlias = Literal["closed", "failed", "refused", "replaced", "sealed"]
+End: TypeAlias = Literal["closed", "failed", "refused", "repaired", "replaced", "sealed"]
 """How an epoch ended: its writer closed, gave up, or was refused before it recorded anything; it
-was replaced; or the run was sealed."""
+only repaired; it was replaced; or the run was sealed."""
 
 
 class Commit(Document):

@@ -48,6 +48,7 @@ from archive_schema.models import Place, Seal, Sealing
 from archive_schema.records import begin_sealing
 from recorder.declaration import MASK_ENDING
 from recorder.documents import index_documents
+from recorder.repair_lock import await_repairers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 NO_SHARDS: Final[Mapping[str, ShardTable]] = MappingProxyType({})
 
 
-def seal_run(records: RunRecords) -> Seal:
+def seal_run(records: RunRecords, *, repairing: bool = False) -> Seal:
     """Seal the run, or return the seal that it has.
 
     Whoever still records is stopped: `ConflictError` (``run-sealed``) is its next commit's answer.
@@ -71,16 +72,22 @@ def seal_run(records: RunRecords) -> Seal:
     ----------
     records
         The run; refreshed here.
+    repairing : bool
+        Whether the caller is the one who repairs the run.
     """
     records.refresh()
     if records.seal is not None:
         return records.seal
-    store, run_id, ledger = records.store, records.run_id, records.ledger
+    store, run_id = records.store, records.run_id
     sealing = Sealing(time=datetime.now(UTC), host=socket.gethostname(), process=os.getpid())
     begin_sealing(store, run_id, sealing)
     records.refresh()
     for writer, epoch in records.open_epochs:
         records.fence(writer, epoch, "sealed", f"by {sealing.host}, process {sealing.process}")
+    # Only now: what was read meanwhile may have taken the place of all that was known.
+    ledger = records.ledger
+    if not repairing and any(field.asides() for field in ledger.fields.values()):
+        await_repairers(store, run_id)
     _bring_home(records)
     index = document_bytes(ledger.index())
     checksum = crc32c(index)

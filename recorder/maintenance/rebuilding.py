@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from archive_schema.ledger import Ledger
     from archive_schema.models import Document
     from archive_schema.store import Store
-    from recorder.maintenance.lock import MaintenanceLock
     from recorder.maintenance.survey import EpochSurvey
+    from recorder.repair_lock import RepairLock
 
 _INDEX: Final = re.compile(r"index-([0-9a-f]{8})\.json")
 _MOST_NAMED: Final = 10
 
 
 def rebuild_documents(
-    store: Store, run_id: str, lock: MaintenanceLock
+    store: Store, run_id: str, lock: RepairLock
 ) -> tuple[list[Action], list[Found]]:
     """Put again the documents that are lost or damaged; return what was done, and what is lost."""
     rebuilding = _Rebuilding(store, run_id, lock)
@@ -70,7 +70,7 @@ def rebuild_documents(
 
 
 class _Rebuilding:
-    def __init__(self, store: Store, run_id: str, lock: MaintenanceLock) -> None:
+    def __init__(self, store: Store, run_id: str, lock: RepairLock) -> None:
         self._store = store
         self._run_id = run_id
         self._lock = lock

@@ -22,7 +22,6 @@ from archive_schema.layout import run_prefix, zarr_key
 from archive_schema.records import RunRecords
 from recorder.maintenance.findings import Action, Finding, Found, Repair
 from recorder.maintenance.hierarchy import check_documents, expected_documents
-from recorder.maintenance.lock import MAINTENANCE, MaintenanceLock
 from recorder.maintenance.reading import patient
 from recorder.maintenance.rebuilding import rebuild_documents
 from recorder.maintenance.rehearsal import RehearsalStore
@@ -31,6 +30,7 @@ from recorder.maintenance.sweeping import fence_lost_writers, sweep
 from recorder.maintenance.tiles import is_tile, restored
 from recorder.maintenance.verification import checked_tiles, orphans
 from recorder.maintenance.withdrawal import withdraw_tiles
+from recorder.repair_lock import MAINTENANCE, RepairLock
 from recorder.sealing import seal_run
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def repair_run(
     if dry_run:
         store = RehearsalStore(store)
     Survey(store, run_id)  # refuses a run that is not there before anything is put into it
-    with MaintenanceLock(store, run_id) as lock:
+    with RepairLock(store, run_id) as lock:
         repairer = _Repairer(store, run_id, lock)
         if repairer.documents():
             repairer.tiles(progress, withdraw=withdraw)
@@ -102,7 +102,7 @@ def repair_run(
 class _Repairer:
     """Puts one run right, step by step; each looks at the run anew."""
 
-    def __init__(self, store: Store, run_id: str, lock: MaintenanceLock) -> None:
+    def __init__(self, store: Store, run_id: str, lock: RepairLock) -> None:
         self._store = store
         self._run_id = run_id
         self._lock = lock
@@ -146,7 +146,7 @@ class _Repairer:
         survey, manifest = self._survey()
         if survey.sealing is not None and not survey.sealed:
             self._lock.check()
-            seal = seal_run(RunRecords(self._store, self._run_id))
+            seal = seal_run(RunRecords(self._store, self._run_id), repairing=True)
             key = next(one.key for one in survey.found if _is_unfinished(one))
             detail = f"the run is sealed: {seal.tiles} tiles"
             self.done.append(Action(Finding.SEALING_UNFINISHED, key, detail))

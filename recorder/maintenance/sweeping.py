@@ -8,7 +8,8 @@ An object that no commit names may go when no commit of it can come:
 - What lies aside was put by the epoch in its key; that one has to be ended.
 
 The commits are read after the objects were listed. An epoch that is claimed after that names no
-object that was there before.
+object that was there before. Sealing brings tiles home to where an orphan may lie: who seals
+waits for who sweeps, and nothing there is swept once a sealing was begun.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from archive_schema.records import RunRecords
 from archive_schema.store import LocalStore
 from archive_schema.store.interface import is_remote
 from recorder.maintenance.findings import Action, Finding
-from recorder.maintenance.lock import REPAIRER
 from recorder.maintenance.reading import mapped
 from recorder.maintenance.rehearsal import RehearsalStore
 from recorder.maintenance.survey import Survey
 from recorder.maintenance.verification import orphans
+from recorder.repair_lock import REPAIRER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive_schema.store import Store, StoredObject
-    from recorder.maintenance.lock import MaintenanceLock
+    from recorder.repair_lock import RepairLock
 
 _CLOCK_S: Final = 2.0
 """A bucket tells the times of its objects to the second."""
 
 
 def fence_lost_writers(
-    store: Store, run_id: str, lock: MaintenanceLock, grace_s: float | None
+    store: Store, run_id: str, lock: RepairLock, grace_s: float | None
 ) -> list[Action]:
     """End the epochs of repairers that died, and of writers silent for longer than *grace_s*.
 
@@ -63,7 +64,7 @@ def fence_lost_writers(
     return done
 
 
-def sweep(store: Store, run_id: str, lock: MaintenanceLock, grace_s: float) -> list[Action]:
+def sweep(store: Store, run_id: str, lock: RepairLock, grace_s: float) -> list[Action]:
     """Remove the objects that nothing names and that nothing can name any more.
 
     Parameters
@@ -113,6 +114,8 @@ def _may_go(survey: Survey, one: StoredObject, before_s: float, coarse_s: float)
         writer, number = aside.split("/")[:2]
         epoch = survey.epochs.get((writer, int(number)))
         return epoch is not None and epoch.ended and one.modified_s <= before_s
+    if survey.sealing is not None:
+        return False  # tiles are being brought home
     return one.modified_s <= before_s and all(
         epoch.claimed_s is not None and one.modified_s < epoch.claimed_s - coarse_s
         for epoch in survey.open_epochs

@@ -25,11 +25,11 @@ from archive_schema.layout import (
 )
 from recorder.maintenance.findings import Finding, Found, Report
 from recorder.maintenance.hierarchy import allowed_paths, check_documents, expected_documents
-from recorder.maintenance.lock import MAINTENANCE
 from recorder.maintenance.names import TileNames, commit_named, recorded_tiles
 from recorder.maintenance.reading import mapped, patient, read_twice
 from recorder.maintenance.survey import Survey
 from recorder.maintenance.tiles import check_tile
+from recorder.repair_lock import MAINTENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from archive_schema.models import Claim, Commit, Withdrawal
 from archive_schema.records import claim_epoch, put_commit
 from recorder.maintenance.findings import Action
-from recorder.maintenance.lock import REPAIRER
+from recorder.repair_lock import REPAIRER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ from archive_schema.records import RunRecords, begin_sealing, put_commit
 from archive_schema.store import open_store
 from recorder import TraceRecorder
 from recorder.maintenance import Finding, Repair, repair_run, verify_run
-from recorder.maintenance.lock import MaintenanceLock
+from recorder.repair_lock import RepairLock
 from server.query import Archive
 from tests.recorder.reading import committed, objects
 
@@ -36,7 +36,6 @@ RUN: Final = "runs/r"
 ZARR: Final = f"{RUN}/trace.zarr"
 TILE: Final = f"{ZARR}/trace/x/c.1.1.0"
 COMMIT: Final = commit_key("r", "main", 0, 1)
-EXAMPLES: Final = int(os.environ.get("REPAIR_EXAMPLES", "15"))
 KILLED: Final = Path(__file__).parent / "killed_sampler.py"
 
 
@@ -204,6 +203,20 @@ def test_a_tile_that_is_lost_can_be_recorded_again(store: Store) -> None:
     assert seen(store) == sound
 
 
+def test_what_is_withdrawn_from_a_live_recorder_is_not_sealed(folder_store: Store) -> None:
+    """It learns of it when it seals, at the latest; and so does who records the tile again."""
+    with TraceRecorder(folder_store, "r", steps=2, samples=1, seal_at_exit=False) as rec:
+        rec.record(0, x=np.zeros((1, 9)))
+        rec.record(1, x=np.ones((1, 9)))
+        rec.flush()
+        folder_store.delete(f"{ZARR}/trace/x/c.1.0.0")
+        repair_run(folder_store, "r", withdraw=True)
+        seal = rec.seal()
+
+    assert seal.tiles == 1
+    assert verify_run(folder_store, "r").found == ()
+
+
 def test_tiles_in_each_others_places_are_put_back(folder_store: Store) -> None:
     """All their checksums fit; only the checksums of their values tell."""
     with TraceRecorder(folder_store, "r", steps=1, samples=4, tile=2) as rec:
@@ -287,7 +300,7 @@ def test_a_sealing_that_was_cut_off_is_finished(store: Store) -> None:
 
 def test_of_two_who_repair_one_does(folder_store: Store) -> None:
     record(folder_store, seal=False)
-    with MaintenanceLock(folder_store, "r"):
+    with RepairLock(folder_store, "r"):
         with pytest.raises(ConflictError) as caught:
             repair_run(folder_store, "r")
     assert caught.value.kind is ErrorKind.WRITER_ACTIVE
@@ -297,7 +310,7 @@ def test_of_two_who_repair_one_does(folder_store: Store) -> None:
 
 def test_the_lock_of_a_dead_repairer_is_taken_over(folder_store: Store, tmp_path: Path) -> None:
     record(folder_store, seal=False)
-    MaintenanceLock(folder_store, "r").__enter__()
+    RepairLock(folder_store, "r").__enter__()
     (lock,) = (tmp_path / "store" / RUN / "maintenance").iterdir()
     os.utime(lock, (0, 0))
 
@@ -413,7 +426,7 @@ def runs() -> list[dict[str, bytes]]:
 
 
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -3,6 +3,9 @@
 Whoever wants the run puts an object of its own and then looks: if another's is there, it takes
 its own away and gives up. Of two who put, at least one sees the other. An object that was not
 renewed for long belongs to a dead repairer; and who could not renew its own in time stops.
+
+Recorders do not ask for the lock. Only who seals waits for a repairer that may be sweeping the
+places to which tiles are about to be brought home.
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ MAINTENANCE: Final = "maintenance"
 """Folder below a run for who repairs it."""
 REPAIRER: Final = "repair"
 """Name of the writer of what repairing commits."""
-_STALE_AFTER_S: Final = 900.0
-_RENEW_AFTER_S: Final = 60.0
+_STALE_AFTER_S: Final = 120.0
+_RENEW_AFTER_S: Final = 15.0
+_GLANCE_S: Final = 0.2
 
 
-class MaintenanceLock:
+class RepairLock:
     """The right to repair a run, for as long as the block runs.
 
     Raises
@@ -107,3 +111,23 @@ class MaintenanceLock:
                 raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
             self._store.delete(key)
         return now_s
+
+
+def await_repairers(store: Store, run_id: str) -> None:
+    """Return once nobody repairs the run; who did not renew its lock for long is dead.
+
+    To be called after `begin_sealing`: a repairer that begins later sees that, and sweeps nothing
+    to which a tile may be brought.
+    """
+    folder = f"{run_prefix(run_id)}/{MAINTENANCE}"
+    known: dict[str, tuple[float, float]] = {}
+    while True:
+        now_s = time.monotonic()
+        found = {one.key: one.modified_s for one in store.objects(folder)}
+        # By our own clock, since each was last seen to be renewed.
+        for key, modified_s in found.items():
+            if key not in known or known[key][0] != modified_s:
+                known[key] = (modified_s, now_s)
+        if not any(now_s - known[key][1] < _STALE_AFTER_S for key in found):
+            return
+        time.sleep(_GLANCE_S)
