@@ -6,6 +6,7 @@ count as recorded, and drain while the sampler goes on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from archive_schema.errors import ConflictError, FormatError, InvalidInputError, NotFoundError
@@ -53,6 +54,8 @@ def _waits(overflow: Overflow, opened: OpenedRun, entry: Entry) -> bool:
     spec = opened.encoder.declared(tile.spec)
     if opened.fields.get(spec.address) is None:
         opened.fields.resume(spec)
+    if spec == tile.spec:  # one object, not one a tile
+        tile = replace(tile, spec=spec)
     if not opened.encoder.expect(tile):
         return False
     opened.samples.resume(spec, tile.tile * spec.tile + tile.samples)

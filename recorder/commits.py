@@ -108,17 +108,18 @@ class CommitThread:
             with progress.lock:
                 self._await_work()
                 closing = progress.closing
-                parts, progress.placed = progress.placed, []
+                self._take_over()
                 progress.committing = True
+                progress.uncommitted_kept = self._is_kept
             try:
-                self._commit(parts)
+                self._commit()
             except BaseException as error:  # noqa: BLE001  kept for the caller, not handled here
                 self._given_up = True
                 progress.fail(error)
             with progress.lock:
                 progress.committing = False
                 progress.uncommitted = self._attempt is not None or bool(self._rest)
-                progress.uncommitted_kept = all(part.entry for part in self._waiting())
+                progress.uncommitted_kept = self._is_kept
                 progress.done.notify_all()
             self._tell()
         if not self._told_failure:
@@ -154,11 +155,22 @@ class CommitThread:
             (progress.flushing and not progress.under_way) or self._budget.wanted
         )
 
-    def _commit(self, parts: list[Placed]) -> None:
+    def _take_over(self) -> None:
+        """Take what is to be committed; the lock is held."""
+        progress = self._progress
+        self._rest += progress.placed
+        progress.placed = []
         steps, samples = self._coordinates.take()
-        self._rest += parts
         if steps or samples:
             self._rest.append(Placed(steps=steps, samples=samples))
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the spool has all that is not committed."""
+        waiting = (*(self._attempt.parts if self._attempt else ()), *self._rest)
+        return all(part.entry for part in waiting)
+
+    def _commit(self) -> None:
         if self._given_up:
             self._spare()
             return
@@ -202,9 +214,6 @@ class CommitThread:
 
     def _probe(self) -> AbstractContextManager[None]:
         return nullcontext() if self._overflow is None else self._overflow.probe()
-
-    def _waiting(self) -> list[Placed]:
-        return [*(self._attempt.parts if self._attempt else ()), *self._rest]
 
     def _spare(self) -> None:
         """Have the spool keep what the store does not take, as far as there is room."""

@@ -135,6 +135,10 @@ class Drainer:
         except (FormatError, NotFoundError) as error:
             self._refuse(entry, None, error)
             return None
+        except StorageError as error:  # of the local disk
+            overflow.spool.give_back(entry)
+            self._progress.fail(error)
+            return None
         if found.tile is None:
             return Placed(steps=found.steps, samples=found.samples, entry=entry)
         try:

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 from archive_schema.codecs import EncodedTile, decode_tile, encode_tile
 from archive_schema.documents import read_document
 from archive_schema.dtypes import numpy_dtype, to_stored
-from archive_schema.errors import ConflictError, ErrorKind, NotFoundError, StorageError
+from archive_schema.errors import (
+    AccessError,
+    ConflictError,
+    ErrorKind,
+    NotFoundError,
+    StorageError,
+)
 from archive_schema.layout import (
     aside_key,
     choose_block,
@@ -214,7 +220,7 @@ class TileEncoder:
             field.probed = True
         try:
             field.spec = self.declared(field.spec)
-        except StorageError:
+        except (StorageError, AccessError):
             if not self.declares_late:
                 raise
         else:

@@ -154,9 +154,10 @@ class Overflow:
 
     def where(self) -> str:
         """Return what is kept, for a message, and how it gets into the archive."""
+        spool = self.spool
         return (
-            f"{self.spool.tiles} tiles ({self.spool.nbytes} bytes) are kept in the spool"
-            f" {self.spool.folder}; `trace-archive drain {self.spool.place}` stores them once"
+            f"{spool.tiles} tiles ({spool.nbytes} of {spool.max_bytes} bytes) are kept in the spool"
+            f" {spool.folder}; `trace-archive drain {spool.place}` stores them once"
             f" {self._store.url} is there"
         )
 

@@ -231,7 +231,7 @@ class Writer:
             progress.under_way
             or any(part.entry is None for part in progress.placed)
             or self._coordinates.fresh
-            or (progress.uncommitted and not progress.uncommitted_kept)
+            or ((progress.committing or progress.uncommitted) and not progress.uncommitted_kept)
         )
 
     def _store_loop(self) -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from recorder.spool.lock import FileLock
 
 _NONCE_NBYTES: Final = 4
+_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,9 @@ class Spool:
         self._session = session
         with held(self.place):
             nonce = secrets.token_hex(_NONCE_NBYTES)
-            folder = self.place / f"{session.manifest.id}-{session.writer}-{nonce}"
+            # A file's name may have 255 bytes.
+            run, writer = session.manifest.id[:_SHOWN], session.writer[:_SHOWN]
+            folder = self.place / f"{run}-{writer}-{nonce}"
             try:
                 (folder / KEPT).mkdir(mode=0o700, parents=True)
             except OSError as error:
@@ -171,6 +174,8 @@ class Spool:
             self._own.__enter__()
             self._files_of = LocalStore(folder)
             self._write_session(session)
+            if self._durable:
+                self._store.sync([SESSION])
             for dead, lock in self._dead.items():
                 known = read_session(dead)
                 if known is not None and known.manifest.uid == session.manifest.uid:
