@@ -104,6 +104,7 @@ class RecordedRun(RuleBasedStateMachine):
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.store = open_store(self.folder / "store")
         self.options: dict[str, Any] = {"deadline_s": 20.0}
+        self.spools = False
         self.weather = Weather()
         self.lives = 0
         self.live: dict[str, Life] = {}
@@ -196,12 +197,15 @@ class RecordedRun(RuleBasedStateMachine):
 
     @rule(turn=turns, field=fields, step=steps)
     def wake_a_zombie(self, turn: int, field: str, step: int) -> None:
-        """Let a process that was thought dead go on; nothing of it may become visible."""
+        """Let a process that was thought dead go on; nothing that it commits becomes visible.
+
+        What it kept in a spool is there for whoever opens the run again by its name.
+        """
         if not self.zombies:
             return
         zombie = self.zombies.pop(turn % len(self.zombies))
         new = [n for n in PARTS[zombie.part] if (field, step, n) not in zombie.versions][:1]
-        if new and not zombie.fenced:
+        if new and (self.spools or not zombie.fenced):
             self.offered.setdefault((field, step, new[0]), set()).add(zombie.number)
         try:
             if new:
@@ -429,6 +433,7 @@ class SpooledRun(RecordedRun):
     def __init__(self) -> None:
         super().__init__()
         self.options = {"deadline_s": 0.3, "spool": self.folder / "spool"}
+        self.spools = True
 
     @rule(away=st.booleans())
     def outage(self, away: bool) -> None:  # noqa: FBT001
