@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -202,9 +201,16 @@ class PatientStore:
         return future.result()
 
     def _await(self, future: Future[Any], deadline: float) -> None:
-        while not wait([future], min(_GLANCE_S, max(deadline - time.monotonic(), 0.0))).done:
-            self._check_not_away()
-            if time.monotonic() >= deadline:
+        while True:
+            left_s = max(deadline - time.monotonic(), 0.0)
+            try:
+                # Waits, and does not raise what the call did.
+                future.exception(min(_GLANCE_S, left_s))
+            except TimeoutError:
+                self._check_not_away()
+            else:
+                return
+            if left_s <= _GLANCE_S:
                 message = f"{self.url} did not answer within {self.patience_s:g} s"
                 raise StorageError(ErrorKind.STORE_UNREACHABLE, message)
 
