@@ -67,9 +67,25 @@ def test_verify_exits_by_what_it_found(archive: Path) -> None:
     assert sound.returncode == 0
     assert "sound" in sound.stdout
     assert damaged.returncode == 3
-    (found,) = json.loads(damaged.stdout)["found"]
-    assert found["finding"] == "lost"
+    report = json.loads(damaged.stdout)
+    (found,) = report["found"]
+    assert (report["sound"], found["finding"], found["repairable"]) == (False, "tile-lost", False)
     assert found["key"].endswith("c.1.0.0")
+
+
+def test_repair_exits_by_what_is_lost(archive: Path) -> None:
+    (archive / "runs/r/run.json").unlink()
+    tried = run("repair", "r", "--store", archive, "--dry-run")
+    assert (tried.returncode, (archive / "runs/r/run.json").exists()) == (0, False)
+    assert "would be put right" in tried.stdout
+
+    done = run("repair", "r", "--store", archive, "--sweep", "--json")
+    assert done.returncode == 0
+    (action,) = json.loads(done.stdout)["done"]
+    assert (action["finding"], action["key"]) == ("manifest-lost", "runs/r/run.json")
+
+    (archive / "runs/r/trace.zarr/trace/x/c.1.0.0").unlink()
+    assert run("repair", "r", "--store", archive).returncode == 3
 
 
 def test_rm_asks_first(archive: Path) -> None:
