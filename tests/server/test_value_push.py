@@ -730,14 +730,21 @@ def test_a_run_that_nobody_pushes_to_is_closed(folder_store: Store, serve: Serve
     with httpx.Client(base_url=base, timeout=60) as client:
         declare(client, "r", samples=4)
         put(client, "steps/0/x", X)
-        records = RunRecords(folder_store, "r")
-        while [chain.end for chain in records.epochs] != ["closed"]:
-            records.refresh()
+        first = ends(folder_store)
         again = put(client, "steps/1/x", X)
-        while [chain.end for chain in records.epochs] != ["closed", "closed"]:
-            records.refresh()
+        both = ends(folder_store)
 
     assert again.status_code == 201
+    assert set(both) == {"closed"}
+    assert len(both) > len(first)
+
+
+def ends(store: Store) -> list[str | None]:
+    """Wait until nobody has the run ``r`` open, and return how each opening of it ended."""
+    records = RunRecords(store, "r")
+    while not all(chain.ended for chain in records.epochs):
+        records.refresh()
+    return [chain.end for chain in records.epochs]
 
 
 def test_a_store_that_is_away_is_a_503_and_then_it_goes_on(s3: S3Server, serve: Serve) -> None:
