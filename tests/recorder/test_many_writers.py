@@ -54,7 +54,8 @@ class Rank:
         self.lines: list[str] = []
         self._words, told = multiprocessing.Pipe(duplex=False)
         waiting, self._going_on = multiprocessing.Pipe(duplex=False)
-        environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+        ours = ("AWS_", "TRACE_ARCHIVE_")
+        environment = {key: value for key, value in os.environ.items() if key.startswith(ours)}
         arguments = (url, writer, options, environment, Words(told, waiting))
         self.process = _PROCESSES.Process(target=main, args=arguments, daemon=True)
         self.process.start()
