@@ -128,6 +128,8 @@ def test_every_document_of_a_run_is_rebuilt(
 ) -> None:
     """Each is repeated somewhere: no single loss makes a run unreadable for good."""
     for seal in (False, True):
+        if kind == "s3" and not seal:
+            continue  # the same documents, and three more, are in a run that is sealed
         url = tmp_path / f"{seal}" if kind == "file" else request.getfixturevalue("s3").fresh_url()
         store = open_store(url)
         record(store, seal=seal)
@@ -139,20 +141,28 @@ def test_every_document_of_a_run_is_rebuilt(
             damage(store, key, how)
             word = "lost" if how == "lose" else "damaged"
             assert findings(store) == [(Finding(f"{name}-{word}"), key)]
+            assert [action.key for action in repair_run(store, "r").done] == [key]
 
-            repaired = repair_run(store, "r")
-
-            assert [action.key for action in repaired.done] == [key]
-            assert [found.finding for found in verify_run(store, "r").found] == []
-            assert seen(store) == sound, (seal, name)
+        assert verify_run(store, "r").found == ()
+        assert seen(store) == sound
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["recording", "sealed"])
-@pytest.mark.parametrize("how", ["lose", "cut", "flip", "lengthen"])
+@pytest.mark.parametrize("how", ["lose", "flip"])
 def test_a_damaged_tile_is_named_and_read_as_what_it_is(
     store: Store, how: str, *, sealed: bool
 ) -> None:
     """Never as zeros; and whatever is still readable of it stays so."""
+    check_damaged_tile(store, how, sealed=sealed)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["recording", "sealed"])
+@pytest.mark.parametrize("how", ["cut", "lengthen"])
+def test_so_is_one_of_another_length(folder_store: Store, how: str, *, sealed: bool) -> None:
+    check_damaged_tile(folder_store, how, sealed=sealed)
+
+
+def check_damaged_tile(store: Store, how: str, *, sealed: bool) -> None:
     record(store, seal=sealed)
     sound = seen(store)
     damage(store, TILE, how)
