@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 _PIECE: Final = 1 << 16
+_REFUSAL: Final = 400
 _NO_BODY: Final = (204, 304)
 _XML: Final = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
 
@@ -123,6 +124,12 @@ class Fault:
         if self.times is not None:
             self.times -= 1
         return True
+
+    def spare(self, method: str, path: str) -> None:
+        """Take a request back that turned out to be none of those that were meant."""
+        self._taken.discard((method, path))
+        if self.times is not None:
+            self.times += 1
 
 
 class FaultProxy:
@@ -345,6 +352,10 @@ class _Exchange:
     async def _download(
         self, head: _Head, reply: _Head, reader: asyncio.StreamReader, fault: Fault | None
     ) -> bool:
+        if fault is not None and fault.action in _ON_ANSWER and reply.status >= _REFUSAL:
+            # What is meant is an object, and the text of an error is none.
+            fault.spare(head.method, head.path)
+            fault = None
         raw, length = reply.raw, int(reply.headers.get("content-length", "0"))
         if fault is not None and fault.action is Action.SHORT_ANSWER and fault.at < length:
             raw = re.sub(rb"(?i)(content-length: *)\d+", rb"\g<1>%d" % fault.at, raw)

@@ -47,8 +47,7 @@ _PACKAGES: Final = (
 
 _STORE: Final = {Kind.DISK: "disk", Kind.S3: "S3", Kind.HTTP: "HTTP"}
 _COLUMNS: Final = (
-    "| what was done | store | runs | faults | told safe | lost | tiles read | read wrongly"
-    " | not completed |",
+    "| what was done | store | runs | faults | told safe | lost | read | wrongly | not completed |",
     "|---|---|--:|--:|--:|--:|--:|--:|--:|",
 )
 _HEAD: Final = """\
@@ -63,8 +62,8 @@ in its spool while the store was away. Meanwhile two readers read tiles and slic
 one in process, one over HTTP from `trace-archive serve`, with all caches off.
 
 - **lost**: tiles that were told to be safe and were not read back equal after the fault.
-- **read wrongly**: part of a tile, zeros or other values for something absent, a tile that was there
-  and is gone, an error that the fault does not explain, a 503 without `Retry-After`.
+- **read wrongly**: part of a tile, zeros or other values for something absent, a tile that was
+  there and is gone, an error that the fault does not explain, a 503 without `Retry-After`.
 - **not completed**: runs that could not be resumed and sealed, that `verify` did not find sound, or
   whose Zarr hierarchy was not, object by object, that of a run to which nothing had happened.
 
@@ -107,9 +106,8 @@ def tried(
         s3.await_ready()
         worlds = {}
         for kind in Kind:
-            (folder / kind).mkdir(exist_ok=True)
-            made = World(kind, folder / kind / "world", s3 if kind is Kind.S3 else None)
-            made.folder.mkdir()
+            (folder / f"by-{kind}").mkdir()
+            made = World(kind, folder / f"by-{kind}", s3 if kind is Kind.S3 else None)
             worlds[kind] = stack.enter_context(made)
         for scenario in scenarios:
             for kind in scenario.kinds:

@@ -1,8 +1,8 @@
 """A sampler in a process of its own: ``sampler.py ORDER`` records what the order says.
 
-It asks the recorder what is recorded already, records the rest, and notes each step as
+It asks the recorder what is recorded already, records the rest, and notes each tile as
 acknowledged only after a flush returned: a line in a file that is on the disk before the
-sampler goes on. Whoever reads such a line may rely on its tiles. A second file tells what is
+sampler goes on. Whoever reads such a line may rely on the tile. A second file tells what is
 safe in the spool alone, because the store was away. On its standard output the sampler says
 where it is: ``begin``, ``open``, ``sealing``, and what failed, if anything did.
 """
@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from archive_schema.errors import ArchiveError, ErrorKind, StorageError
 from recorder import TraceRecorder
-from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, truth
+from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, Tile, truth
 
 FAILED: Final = 3
 """Exit status of a sampler that was told of a failure."""
@@ -32,9 +32,9 @@ class Order:
     store: str
     run: str
     acknowledged: str
-    """Path of a file that grows by a line ``STEP START`` for each step that is safe."""
+    """Path of a file that grows by a line ``FIELD STEP START`` for each tile that is safe."""
     spooled: str
-    """Path of such a file for steps that are safe in the spool."""
+    """Path of such a file for tiles that are safe in the spool."""
     samples: tuple[int, int] = (0, SAMPLES)
     version: int = 0
     """Which values it has."""
@@ -42,6 +42,8 @@ class Order:
     """What its model takes for a step."""
     flush_every: int = 3
     """Steps between two flushes."""
+    waits: bool = False
+    """Whether it stays until its standard input ends."""
     options: dict[str, Any] = field(default_factory=dict)
     """More arguments of `TraceRecorder`."""
 
@@ -56,18 +58,15 @@ class Order:
 
 
 class Acknowledged:
-    """Steps that a flush made safe, in files on the disk."""
+    """Tiles that a flush made safe, in files on the disk."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
         self._accepted: list[str] = []
 
-    def __len__(self) -> int:
-        return len(self._accepted)
-
-    def accept(self, step: int, start: int) -> None:
-        """Note a step that was handed over."""
-        self._accepted.append(f"{step} {start}\n")
+    def accept(self, tile: Tile) -> None:
+        """Note a tile that was handed over."""
+        self._accepted.append(" ".join(map(str, tile)) + "\n")
 
     def flush(self, rec: TraceRecorder) -> None:
         """Flush, and note all that was handed over where it is safe."""
@@ -93,20 +92,27 @@ def main(order: Order) -> None:
     with TraceRecorder(order.store, order.run, **options) as rec:
         say("open")
         done = rec.recorded()
+        steps = 0
         for start in range(*order.samples, TILE):
             samples = slice(start, start + TILE)
             for step in range(STEPS):
                 if done.has(step, samples):
                     continue
-                x, tokens, out = (truth(name, step, order.version)[samples] for name in FIELDS)
-                rec.record(step, samples=samples, t=step / STEPS, x=x, tokens=tokens)
-                rec.record(step, samples=samples, layer=LAYER, out=out)
-                safe.accept(step, start)
+                for path in FIELDS:
+                    if path in done.fields and done.fields[path].has(step, start, start + TILE):
+                        continue
+                    layer = LAYER if path.startswith("layers/") else None
+                    values = {path.rpartition("/")[2]: truth(path, step, order.version)[samples]}
+                    rec.record(step, samples=samples, layer=layer, t=step / STEPS, **values)
+                    safe.accept(Tile(path, step, start))
                 time.sleep(order.pace_s)
-                if len(safe) == order.flush_every:
+                steps += 1
+                if steps % order.flush_every == 0:
                     safe.flush(rec)
         safe.flush(rec)
         say("sealing")
+        if order.waits:
+            sys.stdin.readline()
 
 
 def say(word: str) -> None:

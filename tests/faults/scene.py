@@ -15,12 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
+from archive_schema.errors import NotFoundError
 from archive_schema.layout import run_prefix
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from recorder import TraceRecorder
-from recorder.maintenance import Finding, verify_run
+from recorder.maintenance import verify_run
 from tests.faults.sampler import Order
 from tests.faults.truth import FIELDS, LAYER, SAMPLES, STEPS, TILE, Tile, tiles, truth
 from tests.faults.watch import InProcess, OverHttp, Reader
@@ -61,8 +62,12 @@ class Sampler:
         with log.open("a") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, _SAMPLER, order.text()],
-                env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True,
-            )  # fmt: skip
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         self._last = ""
 
     def await_word(self, word: str) -> bool:
@@ -82,17 +87,17 @@ class Sampler:
         """Return once it noted so many steps as safe in the spool, or ended."""
         self._await(self.spooled, steps)
 
-    def acknowledged(self) -> set[tuple[int, int]]:
-        """Return steps and first samples that are safe."""
+    def acknowledged(self) -> set[Tile]:
+        """Return the tiles that it noted as safe."""
         return _noted(self.order.acknowledged)
 
-    def spooled(self) -> set[tuple[int, int]]:
-        """Return steps and first samples that are safe in the spool."""
+    def spooled(self) -> set[Tile]:
+        """Return the tiles that it noted as safe in the spool."""
         return _noted(self.order.spooled)
 
-    def _await(self, noted: Callable[[], set[tuple[int, int]]], steps: int) -> None:
+    def _await(self, noted: Callable[[], set[Tile]], steps: int) -> None:
         deadline = time.monotonic() + _PATIENCE_S
-        while len(noted()) < steps and self._process.poll() is None:
+        while len({tile[1:] for tile in noted()}) < steps and self._process.poll() is None:
             assert time.monotonic() < deadline, f"{steps} steps were not safe in time"
             time.sleep(0.002)
 
@@ -112,7 +117,7 @@ class Sampler:
         self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> Ending:
-        """Wait for its end.
+        """Let it come to its end, and wait for that.
 
         Raises
         ------
@@ -131,19 +136,20 @@ class Sampler:
         return Ending(**json.loads(last))
 
     def _close(self) -> None:
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
 
 
-def _noted(path: str) -> set[tuple[int, int]]:
-    """Return steps and first samples that a sampler noted in a file."""
+def _noted(path: str) -> set[Tile]:
+    """Return the tiles that a sampler noted in a file."""
     try:
         text = Path(path).read_text()
     except FileNotFoundError:
         return set()
     # The last line may be one that is being written.
     lines = [line.split() for line in text.split("\n")[:-1]]
-    return {(int(step), int(start)) for step, start in lines}
+    return {Tile(name, int(step), int(start)) for name, step, start in lines}
 
 
 @dataclass(slots=True)
@@ -234,13 +240,14 @@ class Scene:
         samples: tuple[int, int] = (0, SAMPLES),
         pace_s: float = 0.004,
         flush_every: int = 3,
+        waits: bool = False,
         **options: Any,
     ) -> Sampler:
         """Start a sampler, which reaches the store by a way that can be disturbed.
 
         Parameters
         ----------
-        version, samples, pace_s, flush_every
+        version, samples, pace_s, flush_every, waits
             As in `Order`.
         options
             More arguments of its `TraceRecorder`.
@@ -254,6 +261,7 @@ class Scene:
             version=version,
             pace_s=pace_s,
             flush_every=flush_every,
+            waits=waits,
             options=options,
         )
         variables = {
@@ -312,6 +320,19 @@ class Scene:
                 self.outcome.wrong.append(f"the service says that the run is {answer['status']}")
             time.sleep(0.1)
 
+    def await_committed(self, field: str) -> None:
+        """Return once a tile of *field* is committed."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._commits(field):
+            assert time.monotonic() < deadline, f"no tile of {field} was committed"
+            time.sleep(0.01)
+
+    def _commits(self, field: str) -> bool:
+        try:
+            return field in RunRecords(self.world.store, self.run).ledger.fields
+        except NotFoundError:
+            return False
+
     def await_refusal(self, kind: str) -> None:
         """Return once every reader met an error of this kind."""
         deadline = time.monotonic() + _PATIENCE_S
@@ -337,17 +358,14 @@ class Scene:
             self._add(reader.seen)
         return self.outcome
 
-    def _check_safe(self, noted: Callable[[Sampler], set[tuple[int, int]]], how: str) -> None:
+    def _check_safe(self, noted: Callable[[Sampler], set[Tile]], how: str) -> None:
         """Note what samplers were told to be safe and is not, or not as they had it."""
         with self.world.open_archive() as archive:
             reader = Reader(InProcess(archive, self.run), 0, set(), self._versions)
             reader.look_at_all()
         self._add(reader.seen)
         safe = {
-            (Tile(name, step, start), sampler.order.version)
-            for sampler in self._samplers
-            for step, start in noted(sampler)
-            for name in FIELDS
+            (tile, sampler.order.version) for sampler in self._samplers for tile in noted(sampler)
         }
         self.outcome.safe += len(safe)
         for tile, version in safe:
@@ -355,10 +373,14 @@ class Scene:
                 self.outcome.lost.append(f"{tile} of sampler {version} was {how}")
 
     def _complete(self) -> None:
-        """Start each recorder again, until the run is sealed; with the values of the first."""
+        """Start each recorder again, until the run is sealed; with the values of the first.
+
+        Twice at most: what a spool kept and the run does not take, because it has other values,
+        is told before the run is sealed.
+        """
         version = self._samplers[0].order.version
         names = [sampler.order.options.get("writer", "main") for sampler in self._samplers]
-        for writer in dict.fromkeys(names):
+        for writer in (*dict.fromkeys(names), *dict.fromkeys(names)):
             if RunRecords(self.world.store, self.run).seal is None:
                 # Whoever opens a run of which the sealing was cut short seals it.
                 self.expect(
@@ -373,7 +395,7 @@ class Scene:
         problems += [
             f"verify: {one.finding} {one.key}: {one.detail}"
             for one in verify_run(store, self.run).found
-            if one.finding is not Finding.ORPHAN
+            if not one.finding.harmless
         ]
         for reader in self._readers:
             missing = set(tiles()) - reader.look_at_all()
