@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
 
-from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
 from archive_schema.models import Codec
 from archive_schema.records import run_ids
+from archive_schema.store import open_store
 from recorder import TraceRecorder
 from recorder.maintenance import Finding, remove_run, verify_run
+from tests.recorder.reading import objects
 
 if TYPE_CHECKING:
     from archive_schema.store import Store
@@ -20,8 +23,7 @@ ZARR: Final = "runs/r/trace.zarr"
 TILE: Final = f"{ZARR}/trace/x/c.1.1.0"
 
 
-@pytest.fixture
-def recorded(store: Store) -> Store:
+def record(store: Store) -> Store:
     """Seal a run of two tiles a step, with a layer, a ragged field and coordinates."""
     random = np.random.default_rng(3)
     with TraceRecorder(store, "r", steps=3, samples=5, tile=3) as rec:
@@ -32,6 +34,27 @@ def recorded(store: Store) -> Store:
                 values = random.normal(size=(at.stop - at.start, 400))
                 rec.record(step, samples=at, x=values, note=np.arange(at.stop - at.start))
                 rec.record(step, samples=at, layer="blocks.0", output=values.astype("float16"))
+    return store
+
+
+@pytest.fixture
+def recorded(store: Store) -> Store:
+    """Hold a sealed run, in a store of each kind."""
+    return record(store)
+
+
+@pytest.fixture(scope="module")
+def contents() -> dict[str, bytes]:
+    """Return every object of a sealed run."""
+    return objects(record(open_store(f"memory://{uuid.uuid4().hex}")), "r")
+
+
+@pytest.fixture
+def copied(contents: dict[str, bytes]) -> Store:
+    """Hold a copy of that run, where the kind of store does not matter."""
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    for key, data in contents.items():
+        store.write(f"runs/r/{key}", data)
     return store
 
 
@@ -47,16 +70,16 @@ def test_a_run_as_recorded_is_sound(recorded: Store) -> None:
     assert told[-1] == (report.tiles, report.tiles)
 
 
-def test_every_flipped_byte_of_a_tile_is_found(recorded: Store) -> None:
+def test_every_flipped_byte_of_a_tile_is_found(copied: Store) -> None:
     """Also in the shard index, which our own reader never looks at, and others do."""
-    sound = recorded.read(TILE)
+    sound = copied.read(TILE)
     places = {0, 1, 7, len(sound) // 2, *range(len(sound) - 40, len(sound))}
 
     for place in sorted(places):
         damaged = bytearray(sound)
         damaged[place] ^= 0x40
-        recorded.write(TILE, bytes(damaged))
-        found = verify_run(recorded, "r").found
+        copied.write(TILE, bytes(damaged))
+        found = verify_run(copied, "r").found
         assert [(one.finding, one.key) for one in found] == [(Finding.TILE_DAMAGED, TILE)], place
 
 
@@ -79,10 +102,10 @@ def test_a_tile_in_the_place_of_another_is_found(recorded: Store) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 50, -1])
-def test_a_truncated_tile_is_found(recorded: Store, length: int) -> None:
-    recorded.write(TILE, recorded.read(TILE)[:length])
+def test_a_truncated_tile_is_found(copied: Store, length: int) -> None:
+    copied.write(TILE, copied.read(TILE)[:length])
 
-    (found,) = verify_run(recorded, "r").found
+    (found,) = verify_run(copied, "r").found
 
     assert (found.finding, found.key) == (Finding.TILE_DAMAGED, TILE)
     assert "bytes" in found.detail
@@ -107,22 +130,20 @@ def test_a_truncated_tile_is_found(recorded: Store, length: int) -> None:
         (Finding.HEARTBEAT_LOST, "runs/r/heartbeats/main.json"),
     ],
 )
-def test_a_lost_object_is_named_and_nothing_else(
-    recorded: Store, finding: Finding, key: str
-) -> None:
-    recorded.delete(key)
+def test_a_lost_object_is_named_and_nothing_else(copied: Store, finding: Finding, key: str) -> None:
+    copied.delete(key)
 
-    report = verify_run(recorded, "r")
+    report = verify_run(copied, "r")
 
     assert [(one.finding, one.key) for one in report.found] == [(finding, key)]
     assert not report.sound
 
 
-def test_an_object_that_no_commit_names_is_an_orphan_and_no_damage(recorded: Store) -> None:
+def test_an_object_that_no_commit_names_is_an_orphan_and_no_damage(copied: Store) -> None:
     orphan = f"{ZARR}/trace/x/c.9.0.0"
-    recorded.write(orphan, b"left by a dead writer")
+    copied.write(orphan, b"left by a dead writer")
 
-    report = verify_run(recorded, "r")
+    report = verify_run(copied, "r")
 
     assert [(one.finding, one.key) for one in report.found] == [(Finding.ORPHAN, orphan)]
     assert report.sound
@@ -150,3 +171,18 @@ def test_what_a_broken_removal_left_is_removed_by_another(recorded: Store) -> No
 
     assert remove_run(recorded, "r") > 10
     assert list(recorded.objects("runs/r")) == []
+
+
+def test_a_run_that_is_recorded_is_not_removed_unasked(store: Store) -> None:
+    told: list[tuple[int, int]] = []
+    with TraceRecorder(store, "r", steps=1, seal_at_exit=False) as rec:
+        rec.record(0, x=np.zeros(3))
+        rec.flush()
+
+        with pytest.raises(ConflictError, match="recorded by main") as caught:
+            remove_run(store, "r")
+
+        assert caught.value.kind is ErrorKind.WRITER_ACTIVE
+    count = remove_run(store, "r", progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (count, count)
+    assert list(store.objects("runs")) == []
