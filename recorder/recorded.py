@@ -61,7 +61,12 @@ class Recorded:
         stepped = (field for field in self.fields.values() if field.spec.place.stepped)
         return tuple(sorted({step for field in stepped for step in field.counts}))
 
-    def has(self, step: int, samples: slice | range | None = None) -> bool:
+    def has(
+        self,
+        step: int,
+        samples: slice | range | None = None,
+        fields: Iterable[str] = (),
+    ) -> bool:
         """Return whether every trace and layer field is recorded at *step*.
 
         Fields that are not due at the step do not count. Where none is known to be due, the
@@ -71,7 +76,12 @@ class Recorded:
         ----------
         samples
             ``[start, stop)``; None for all samples of the run.
+        fields
+            Fields that the run must have, by their paths. Whoever died in its first step may
+            have declared some and not others, of which the run knows nothing then.
         """
+        if any(path not in self.fields for path in fields):
+            return False
         start, stop = (0, self.samples) if samples is None else (samples.start or 0, samples.stop)
         due = [
             field

@@ -96,7 +96,7 @@ def main(order: Order) -> None:
         for start in range(*order.samples, TILE):
             samples = slice(start, start + TILE)
             for step in range(STEPS):
-                if done.has(step, samples):
+                if done.has(step, samples, FIELDS):
                     continue
                 for path in FIELDS:
                     if path in done.fields and done.fields[path].has(step, start, start + TILE):
