@@ -14,6 +14,7 @@ waits for who sweeps, and nothing there is swept once a sealing was begun.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from archive_schema.store import Store, StoredObject
     from recorder.repair_lock import RepairLock
 
+_ASIDE: Final = re.compile(r"/displaced/([^/]+)/([0-9]{6})/.+")
 _CLOCK_S: Final = 2.0
 """A bucket tells the times of its objects to the second."""
 
@@ -109,10 +111,9 @@ def _leftovers(store: Store, prefix: str) -> Iterator[StoredObject]:
 def _may_go(survey: Survey, one: StoredObject, before_s: float, coarse_s: float) -> bool:
     if survey.sealed:
         return one.key.rpartition("/")[2][:1] != "." or one.modified_s <= before_s
-    aside = one.key.removeprefix(f"{survey.prefix}/displaced/")
-    if aside != one.key:
-        writer, number = aside.split("/")[:2]
-        epoch = survey.epochs.get((writer, int(number)))
+    aside = _ASIDE.fullmatch(one.key.removeprefix(survey.prefix))
+    if aside is not None:
+        epoch = survey.epochs.get((aside[1], int(aside[2])))
         return epoch is not None and epoch.ended and one.modified_s <= before_s
     if survey.sealing is not None:
         return False  # tiles are being brought home
