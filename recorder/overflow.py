@@ -152,6 +152,17 @@ class Overflow:
             added[path] = FieldCoverage(tiles[0].spec if known is None else known.spec, counts)
         return added
 
+    def remark(self) -> str:
+        """Return what a failure leaves here, as the end of its message."""
+        said = ""
+        if self.spool.tiles:
+            said += f"; {self.where()}"
+        if self.spool.refused:
+            said += (
+                f"; {len(self.spool.refused)} files are set aside in {self.spool.folder}/refused"
+            )
+        return said
+
     def where(self) -> str:
         """Return what is kept, for a message, and how it gets into the archive."""
         spool = self.spool

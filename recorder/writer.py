@@ -99,9 +99,7 @@ class Writer:
     @property
     def failure(self) -> ArchiveError | None:
         """What ended the writer, if anything did, as an error to be raised."""
-        remark = ""
-        if self._overflow is not None and self._overflow.spool.tiles:
-            remark = f"; {self._overflow.where()}"
+        remark = "" if self._overflow is None else self._overflow.remark()
         return self._progress.error(remark)
 
     def start(self) -> None:

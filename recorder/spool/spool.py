@@ -204,8 +204,12 @@ class Spool:
             if self._durable:
                 self._store.sync([entry.key])
         except BaseException:
-            self._forget(entry)
+            with self._lock:
+                self._nbytes -= entry.nbytes
             raise
+        with self._lock:
+            self._files += 1
+            self._tiles += entry.tiles
         return entry
 
     def line(self, entry: Entry) -> None:
@@ -305,8 +309,6 @@ class Spool:
                 raise StorageError(ErrorKind.STORE_FULL, message)
             name = f"{self._next:010d}{TILE if tile else COORDINATES}"
             self._next += 1
-            self._files += 1
-            self._tiles += tile
             self._nbytes += nbytes
         return name
 

@@ -358,7 +358,7 @@ def test_what_contradicts_the_archive_ends_the_recording_and_is_kept(
     valve: Valve, place: Path
 ) -> None:
     """Another writer was quicker: its tile stays, and the late one is named, by `drain` too."""
-    with pytest.raises(ConflictError, match="kept in the spool") as caught, TraceRecorder(
+    with pytest.raises(ConflictError, match="1 files are set aside in") as caught, TraceRecorder(
         valve, "r", **declaration(), spool=place, deadline_s=30, seal_at_exit=False
     ) as rec:  # fmt: skip
         valve.shut(AWAY)

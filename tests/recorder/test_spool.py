@@ -141,23 +141,25 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
 
 def test_a_child_that_forks_off_does_not_keep_a_spool(tmp_path: Path) -> None:
     """Workers that load data outlive a killed sampler by seconds."""
-    read, write = os.pipe()
+    ready, tell_ready = os.pipe()
+    ended, tell_end = os.pipe()
     spool = opened(tmp_path)
     spool.keep(coordinates(0))
     child = os.fork()
     if not child:
-        os.close(write)
-        os.read(read, 1)
+        os.write(tell_ready, b"x")
+        os.read(ended, 1)
         os._exit(0)
     try:
+        os.read(ready, 1)
         spool.close()
 
         assert Spool(tmp_path, store=STORE, run="r", writer="main").dead
     finally:
-        os.write(write, b"x")
+        os.write(tell_end, b"x")
         os.waitpid(child, 0)
-        os.close(read)
-        os.close(write)
+        for end in (ready, tell_ready, ended, tell_end):
+            os.close(end)
 
 
 def test_a_folder_whose_owner_nobody_can_tell_is_named(tmp_path: Path) -> None:
