@@ -359,6 +359,29 @@ def test_what_a_killed_recorder_left_is_swept(
         assert not partial.exists()
 
 
+def test_a_displaced_tile_serves_until_it_is_swept(folder_store: Store) -> None:
+    """Sealing brings it home; what is left aside is a spare copy, and then an orphan."""
+    home = f"{ZARR}/trace/x/c.1.0.0"
+    aside = f"{RUN}/displaced/main/000001/trace/x/c.1.0.0"
+    for step in range(2):
+        with TraceRecorder(folder_store, "r", steps=2, samples=1, seal_at_exit=False) as rec:
+            rec.record(step, x=np.full((1, 8), float(step)))
+        if not step:
+            folder_store.write(home, b"left by a dead writer")
+    assert findings(folder_store) == [(Finding.TILE_ASIDE, aside), (Finding.ORPHAN, home)]
+
+    repair_run(folder_store, "r", sweep_orphans=True, grace_s=0)
+    assert findings(folder_store) == [(Finding.TILE_ASIDE, aside)]
+
+    with TraceRecorder(folder_store, "r", steps=2, samples=1) as rec:
+        rec.seal()
+    assert findings(folder_store) == [(Finding.ORPHAN, aside)]
+    folder_store.write(home, b"damaged")
+    repaired = repair_run(folder_store, "r", sweep_orphans=True)
+    assert [action.key for action in repaired.done] == [home, aside]
+    assert verify_run(folder_store, "r").found == ()
+
+
 def test_nothing_young_is_swept(folder_store: Store) -> None:
     record(folder_store, seal=False)
     folder_store.write(f"{ZARR}/trace/x/c.9.9.0", b"young")
