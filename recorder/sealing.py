@@ -115,14 +115,19 @@ def seal_run(records: RunRecords, *, repairing: bool = False) -> Seal:
 def _bring_home(records: RunRecords) -> None:
     """Copy the tiles that lie aside over what nobody committed.
 
-    One that is lost or damaged stays so, and reading names it.
+    One that is lost or damaged stays so, and reading names it; one that was damaged on its way
+    here is read again.
     """
     store, run_id, manifest = records.store, records.run_id, records.manifest
     for field in records.ledger.fields.values():
-        for step, tile, key in field.asides():
-            home = stored_key(manifest, field.spec, step, tile)
+        for step, tile, name in field.asides():
+            home, key = stored_key(manifest, field.spec, step, tile), f"{run_prefix(run_id)}/{name}"
+            entry = field.tile(step, tile)
             with suppress(NotFoundError):
-                store.write(home, store.read(f"{run_prefix(run_id)}/{key}"))
+                data = store.read(key)
+                if entry is None or crc32c(data) != entry.crc32c:
+                    data = store.read(key)
+                store.write(home, data)
 
 
 def sealed_documents(
