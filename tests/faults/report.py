@@ -89,8 +89,8 @@ def main() -> int:
         for outcome in tried(chosen, Path(folder), asked.times, asked.seed):
             outcomes.append(outcome)
             say(outcome)
-    if asked.only is None:
-        PAGE.write_text(page(outcomes, time.monotonic() - began))
+            if asked.only is None:
+                PAGE.write_text(page(outcomes, time.monotonic() - began))
     return 0 if all(outcome.flawless for outcome in outcomes) else 1
 
 

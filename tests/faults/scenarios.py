@@ -61,7 +61,7 @@ class Scenario:
     """Kinds of errors that a reader may meet."""
     versions: int = 1
     """Samplers with values of their own."""
-    repeats: int = 2
+    repeats: int = 1
     """How often the report tries it, on each kind of store."""
     only_in_report: bool = False
     """Whether the tests leave it to the report, because another holds it too."""
@@ -388,7 +388,6 @@ SCENARIOS: Final = (
         "killed-recorder",
         "recorder killed (`kill -9`) while it opens, records or seals: 5 lives a run",
         killed_recorder,
-        kinds=(Kind.DISK, Kind.S3, Kind.HTTP),
         repeats=10,
     ),
     Scenario(
