@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ class Calls:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._jobs: SimpleQueue[tuple[Future[object], Callable[[], object]]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._pending = 0
@@ -47,7 +47,7 @@ class Calls:
                 self._threads += 1
                 # Daemons: a call that hangs must not keep the interpreter from ending.
                 threading.Thread(target=self._loop, name="trace-call", daemon=True).start()
-            self._jobs.put((future, call))  # type: ignore[arg-type]  a queue of all results
+            self._jobs.put((future, call))
         return future
 
     def _loop(self) -> None:
