@@ -78,6 +78,8 @@ class ErrorKind(StrEnum):
     TOKEN_REFUSED = "token-refused"  # noqa: S105  no secret
     BODY_DAMAGED = "body-damaged"
     STORE_REFUSED = "store-refused"
+    RUN_NOT_SEALED = "run-not-sealed"
+    RUN_COMPACTED = "run-compacted"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -187,6 +189,8 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.TOKEN_REFUSED: AccessError,
     ErrorKind.BODY_DAMAGED: StorageError,
     ErrorKind.STORE_REFUSED: StoreRefusedError,
+    ErrorKind.RUN_NOT_SEALED: ConflictError,
+    ErrorKind.RUN_COMPACTED: ConflictError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -70,8 +70,8 @@ class Generation(Document):
     time: AwareDatetime
     zarr: Annotated[str, Field(pattern=r"^trace-[0-9]{6}-[0-9a-f]{8}\.zarr$")]
     """The folder of its Zarr hierarchy."""
-    index_crc32c: NonNegative
-    """Of the seal's index: what of the run it holds."""
+    uid: str
+    """Of the run: no generation of one that had its id before counts."""
     shards: tuple[ShardColumns, ...] = ()
     """Fields that are stored in shards; all others are as recorded, in the new folder."""
     nbytes: NonNegative
@@ -223,8 +223,15 @@ def encode_shard(
     return EncodedShard(data, blocks, crc32c(data))
 
 
-def decode_shard(data: bytes, spec: FieldSpec, table: ShardTable, shard: Shard) -> NDArray[Any]:
+def decode_shard(
+    data: bytes, spec: FieldSpec, cut: Cut, codec: Codec, blocks: Sequence[int]
+) -> NDArray[Any]:
     """Decode what `encode_shard` wrote.
+
+    Parameters
+    ----------
+    blocks
+        Stored length of each block.
 
     Returns
     -------
@@ -235,14 +242,15 @@ def decode_shard(data: bytes, spec: FieldSpec, table: ShardTable, shard: Shard) 
     FormatError
         ``tile-damaged`` if a block is.
     """
-    cut = table.cut
     dtype = numpy_dtype(spec.stored_dtype)
     values = np.full((cut.steps, *cut.shape[:-1]), fill_value(spec.stored_dtype), dtype)
-    view = memoryview(data)
-    for box, (start, stop) in zip(cut.boxes(), pairwise((0, *shard.ends)), strict=True):
-        if start < stop:
-            block = decode_block(view[start:stop], table.codec, spec.stored_dtype, cut.block)
+    view, start = memoryview(data), 0
+    for box, length in zip(cut.boxes(), blocks, strict=True):
+        if length:
+            piece = view[start : start + length]
+            block = decode_block(piece, codec, spec.stored_dtype, cut.block)
             values[box] = np.moveaxis(block, -1, 0)
+            start += length
     return values
 
 

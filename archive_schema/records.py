@@ -215,13 +215,13 @@ class RunRecords:
         Reading never waits: what is committed while it runs may be seen by the next call.
         """
         if self.seal is not None:
-            return self._read_generations(self.seal)
+            return self._read_generations()
         try:
             seal = read_document(self.store, seal_key(self.run_id), Seal)
         except NotFoundError:
             return self._read_commits()
         self.ledger = self._sealed_ledger(seal)
-        self._read_generations(seal)
+        self._read_generations()
         self.seal = seal
         return True
 
@@ -424,7 +424,7 @@ class RunRecords:
     def _chain(self, writer: str, epoch: int) -> Chain:
         return self._chains.setdefault((writer, epoch), Chain(self.run_id, writer, epoch))
 
-    def _read_generations(self, seal: Seal) -> bool:
+    def _read_generations(self) -> bool:
         """Find the last generation; return whether it is a new one."""
         known = found = 0 if self.generation is None else self.generation.number
         latest = None
@@ -434,7 +434,7 @@ class RunRecords:
             return False
         where = f"{self.store.url}/{generation_key(self.run_id, found)}"
         generation = parse_document(latest, where, Generation)
-        self.shards = shard_tables(generation, seal, self.ledger)
+        self.shards = shard_tables(generation, self.manifest, self.ledger)
         self.generation = generation
         return found != known
 
@@ -456,17 +456,19 @@ class RunRecords:
         return ledger
 
 
-def shard_tables(generation: Generation, seal: Seal, ledger: Ledger) -> dict[str, ShardTable]:
+def shard_tables(
+    generation: Generation, manifest: RunManifest, ledger: Ledger
+) -> dict[str, ShardTable]:
     """Return the shards of a sealed run by the paths of their fields.
 
     Raises
     ------
     FormatError
-        ``record-damaged`` if the generation is not one of what was sealed.
+        ``record-damaged`` if the generation is not one of this run.
     """
     unknown = [one.field for one in generation.shards if one.field not in ledger.fields]
-    if unknown or generation.index_crc32c != seal.index_crc32c:
-        message = f"generation {generation.number} in {generation.zarr} is of another index"
+    if unknown or generation.uid != manifest.uid:
+        message = f"generation {generation.number} in {generation.zarr} is another run's"
         raise FormatError(ErrorKind.RECORD_DAMAGED, message)
     return {one.field: ShardTable(ledger.fields[one.field].spec, one) for one in generation.shards}
 

@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from archive_schema.errors import ErrorKind, FormatError, InvalidInputError, NotFoundError
+from archive_schema.errors import (
+    ConflictError,
+    ErrorKind,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+)
 from archive_schema.layout import array_path, declared_steps, tile_key, zarr_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from archive_schema.ledger import TileEntry
     from server.query import FieldView, RunView
 
 DOCUMENT: Final = "zarr.json"
@@ -29,12 +34,14 @@ _LONGEST_PART: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class StoredTile:
-    """The object of one committed tile."""
+    """The object of one committed tile, or of the shard that holds many."""
 
     key: str
     """In the store."""
     name: str
-    entry: TileEntry
+    nbytes: int
+    content: str
+    """What tells its bytes from others at the same key."""
 
 
 def check_key(key: str) -> Sequence[str]:
@@ -80,6 +87,9 @@ def stored_tile(run: RunView, key: str) -> StoredTile | None:
     ------
     NotFoundError
         ``object-not-found`` for a chunk that no commit made visible.
+    ConflictError
+        ``run-compacted`` for a tile that lies in a shard since: whoever asks for it knows the
+        array as it was, and would take what is absent for a fill value.
     """
     path, _, chunk = key.rpartition("/")
     found, match = field_at(run, path), _CHUNK.fullmatch(chunk)
@@ -97,12 +107,23 @@ def stored_tile(run: RunView, key: str) -> StoredTile | None:
     entry = None if step is None else field.ledger.tile(step, tile)
     where = zarr_key(run.manifest.id, key, run.zarr)
     expected = tile_key(run.manifest.id, spec, position, tile, run.zarr)
+    if field.shards is not None and where == expected:
+        shard = field.shards.entry(position, tile)
+        if shard is not None:
+            name = field.shards.tile_name(position, tile)
+            # Folders of compacted runs are never written twice.
+            return StoredTile(where, name, shard.nbytes, str(shard.crc32c))
+        if entry is not None:
+            message = f"run {run.manifest.id!r} was compacted: open its Zarr anew"
+            raise ConflictError(ErrorKind.RUN_COMPACTED, message)
     if step is None or entry is None or where != expected or not entry.nbytes:
         message = f"run {run.manifest.id!r} has no chunk {key!r} that is recorded"
         raise NotFoundError(ErrorKind.OBJECT_NOT_FOUND, message)
     at = f", step {step}" if spec.place.stepped else ""
     name = f"field {field.path!r} of run {run.manifest.id!r}{at}, tile {tile}"
-    return StoredTile(field.tile_key(step, tile), name, entry)
+    # Not by CRC32C: of an object whose blocks end with theirs, it is the same whatever
+    # the values are (ADR 3).
+    return StoredTile(field.tile_key(step, tile), name, entry.nbytes, str(entry.crc32))
 
 
 def lost(tile: StoredTile) -> FormatError:
@@ -114,7 +135,7 @@ def cut_short(tile: StoredTile, nbytes: int) -> FormatError:
     """Return the error for a tile that is shorter than its commit says."""
     message = (
         f"the object of {tile.name} is damaged: it is cut short at {nbytes} bytes;"
-        f" expected {tile.entry.nbytes} bytes as committed: {tile.key}"
+        f" expected {tile.nbytes} bytes as committed: {tile.key}"
     )
     return FormatError(ErrorKind.TILE_DAMAGED, message)
 

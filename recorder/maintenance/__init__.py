@@ -3,6 +3,7 @@
 from recorder.maintenance.findings import Action, Finding, Found, Repair, Report
 from recorder.maintenance.removal import remove_run
 from recorder.maintenance.repair import GRACE_S, repair_run
+from recorder.maintenance.superseded import sweep_compacted_run
 from recorder.maintenance.verification import verify_run
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Report",
     "remove_run",
     "repair_run",
+    "sweep_compacted_run",
     "verify_run",
 ]

@@ -45,6 +45,10 @@ class Finding(StrEnum):
     """Somebody began to seal the run, and it has no seal."""
     ORPHAN = "orphan"
     """An object that nothing names."""
+    GENERATION_DAMAGED = "generation-damaged"
+    """The record of where the values of a compacted run lie."""
+    SUPERSEDED = "superseded"
+    """What lies as it did before the run was compacted; no reader begins to read it any more."""
 
     @property
     def harmless(self) -> bool:
@@ -53,7 +57,13 @@ class Finding(StrEnum):
 
 
 _HARMLESS: Final = frozenset(
-    (Finding.TILE_ASIDE, Finding.WRITER_LOST, Finding.SEALING_UNFINISHED, Finding.ORPHAN)
+    (
+        Finding.TILE_ASIDE,
+        Finding.WRITER_LOST,
+        Finding.SEALING_UNFINISHED,
+        Finding.ORPHAN,
+        Finding.SUPERSEDED,
+    )
 )
 
 

@@ -33,7 +33,7 @@ _METADATA: Final = "zarr.json"
 def expected_documents(survey: Survey, manifest: RunManifest) -> dict[str, bytes]:
     """Return every object that must lie in the run's hierarchy beside its tiles, by path."""
     if survey.sealed:
-        return sealed_documents(manifest, survey.ledger)
+        return sealed_documents(manifest, survey.ledger, survey.shards)
     recorded = {path: field for path, field in survey.ledger.fields.items() if field.count}
     return _live_documents(survey, manifest, recorded)
 
@@ -41,7 +41,7 @@ def expected_documents(survey: Survey, manifest: RunManifest) -> dict[str, bytes
 def allowed_paths(survey: Survey, manifest: RunManifest) -> set[str]:
     """Return the paths of everything that may lie there, though nobody may miss it yet."""
     if survey.sealed:
-        return set(sealed_documents(manifest, survey.ledger))
+        return set(sealed_documents(manifest, survey.ledger, survey.shards))
     unused = Ledger()
     fields = {
         path: survey.ledger.fields.get(path) or unused.declare(path, spec)

@@ -25,6 +25,8 @@ from recorder.maintenance.hierarchy import check_documents, expected_documents
 from recorder.maintenance.reading import patient
 from recorder.maintenance.rebuilding import rebuild_documents
 from recorder.maintenance.rehearsal import RehearsalStore
+from recorder.maintenance.shards import checked_shards
+from recorder.maintenance.superseded import sweep_superseded
 from recorder.maintenance.survey import Survey
 from recorder.maintenance.sweeping import fence_lost_writers, sweep
 from recorder.maintenance.tiles import is_tile, restored
@@ -96,6 +98,7 @@ def repair_run(
             repairer.hierarchy()
             if sweep_orphans:
                 repairer.done += sweep(store, run_id, lock, grace_s)
+                repairer.done += sweep_superseded(store, run_id, lock, grace_s)
     return Repair(run_id, dry_run, tuple(repairer.done), tuple(repairer.lost))
 
 
@@ -126,6 +129,8 @@ class _Repairer:
         """Restore the tiles that can be restored, and withdraw the others if that is wanted."""
         survey, manifest = self._survey()
         total = sum(field.count for field in survey.ledger.fields.values())
+        for shard in checked_shards(survey, manifest):
+            self.lost += shard.found
         wrong: list[tuple[RecordedTile, Found]] = []
         for done, (tile, problem) in enumerate(checked_tiles(survey, manifest), 1):
             if problem is not None:

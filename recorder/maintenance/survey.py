@@ -14,6 +14,7 @@ from crc32c import crc32c
 
 from archive_schema.documents import parse_document
 from archive_schema.errors import ArchiveError, ErrorKind, FormatError, NotFoundError
+from archive_schema.generations import Generation
 from archive_schema.hierarchy import declared_field, declared_run
 from archive_schema.layout import (
     ZARR,
@@ -22,6 +23,7 @@ from archive_schema.layout import (
     commits_prefix,
     field_key,
     field_path,
+    generation_key,
     heartbeat_key,
     manifest_key,
     run_prefix,
@@ -41,15 +43,16 @@ from archive_schema.models import (
     Sealing,
     check_run_id,
 )
-from archive_schema.records import STALE_AFTER_S
+from archive_schema.records import STALE_AFTER_S, shard_tables
 from archive_schema.withdrawn import Withdrawn
 from recorder.maintenance.findings import Finding, Found
 from recorder.maintenance.names import commit_named
 from recorder.maintenance.reading import document_at, mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from archive_schema.generations import ShardTable
     from archive_schema.store import Store
 
 
@@ -114,6 +117,8 @@ class Survey:
         self.found: list[Found] = []
         self.sealing: Sealing | None = None
         self.seal: Seal | None = None
+        self.generation: Generation | None = None
+        self.shards: Mapping[str, ShardTable] = {}
         self.index: Index | None = None
         self.ledger = Ledger()
         self.fields: dict[str, FieldSpec] = {}
@@ -129,6 +134,7 @@ class Survey:
         self._read_seal()
         self._read_commits()
         self._check_claims()
+        self._read_generations()
         self._judge_epochs()
 
     @property
@@ -139,7 +145,7 @@ class Survey:
     @property
     def zarr(self) -> str:
         """Return the folder of the run's current Zarr hierarchy."""
-        return ZARR if self.seal is None else self.seal.zarr
+        return ZARR if self.generation is None else self.generation.zarr
 
     @property
     def broken(self) -> bool:
@@ -327,6 +333,22 @@ class Survey:
                 self.report(Finding.FIELD_DAMAGED, key, detail, repairable=True)
             self.fields[path] = spec
         self.ledger = ledger_of(self.index)
+
+    def _read_generations(self) -> None:
+        number = 1
+        while self.seal is not None and self.manifest is not None:
+            key = generation_key(self.run_id, number)
+            found = document_at(self.store, key, Generation)
+            if found is None:
+                return
+            try:
+                if isinstance(found, FormatError):
+                    raise found
+                self.shards = shard_tables(found, self.manifest, self.ledger)
+                self.generation = found
+            except FormatError as error:
+                self.report(Finding.GENERATION_DAMAGED, key, error, repairable=False)
+            number += 1
 
     def _mark_repairable(self, key: str) -> None:
         self.found = [

@@ -27,6 +27,8 @@ from recorder.maintenance.findings import Finding, Found, Report
 from recorder.maintenance.hierarchy import allowed_paths, check_documents, expected_documents
 from recorder.maintenance.names import TileNames, commit_named, recorded_tiles
 from recorder.maintenance.reading import mapped, patient, read_twice
+from recorder.maintenance.shards import checked_shards, shard_keys
+from recorder.maintenance.superseded import is_hierarchy
 from recorder.maintenance.survey import Survey
 from recorder.maintenance.tiles import check_tile
 from recorder.repair_lock import MAINTENANCE
@@ -63,6 +65,11 @@ def verify_run(
     tiles = nbytes = 0
     if survey.manifest is not None:
         total = sum(field.count for field in survey.ledger.fields.values())
+        for shard in checked_shards(survey, survey.manifest):
+            tiles, nbytes = tiles + shard.tiles, nbytes + shard.nbytes
+            found += shard.found
+            if progress is not None:
+                progress(tiles, total)
         for tile, problem in checked_tiles(survey, survey.manifest):
             tiles, nbytes = tiles + 1, nbytes + tile.entry.nbytes
             if problem is not None:
@@ -84,7 +91,7 @@ def verify_run(
 def checked_tiles(
     survey: Survey, manifest: RunManifest
 ) -> Iterator[tuple[RecordedTile, Found | None]]:
-    """Read every recorded tile; yield it with what is wrong with it, if anything is."""
+    """Read every tile that lies as recorded; yield it with what is wrong with it, if anything."""
 
     def check(tile: RecordedTile) -> tuple[RecordedTile, Found | None]:
         if not tile.entry.nbytes:
@@ -99,7 +106,8 @@ def checked_tiles(
         return tile, None
 
     tiles = recorded_tiles(manifest, survey.ledger, survey.zarr)
-    yield from mapped(survey.store, check, tiles)
+    alone = (tile for tile in tiles if tile.name.path not in survey.shards)
+    yield from mapped(survey.store, check, alone)
 
 
 def orphans(survey: Survey, manifest: RunManifest) -> tuple[list[StoredObject], Survey]:
@@ -162,18 +170,25 @@ class _Names:
         documents |= {heartbeat_key(survey.run_id, writer) for writer in survey.heartbeats}
         if survey.seal is not None:
             documents.add(f"{self._prefix}{survey.seal.index}")
-        self._documents = documents
+        self._documents = documents | shard_keys(survey, manifest)
 
     def has(self, key: str) -> bool:
         """Return whether something names the object at *key*, or will once it is repaired."""
         if key.startswith(self._zarr) and key.removeprefix(self._zarr) in self._allowed:
             return True
         inside = key.removeprefix(self._prefix)
-        kept = inside.startswith(f"{MAINTENANCE}/") or (
-            # Of several that were left by who began to seal, one will be named.
-            inside.startswith("index-")
-            and self._survey.sealing is not None
-            and self._survey.seal is None
+        folder = inside.partition("/")[0]
+        # Other hierarchies are earlier generations, and later ones that are being written.
+        other = is_hierarchy(folder) and folder != self._survey.zarr
+        kept = (
+            other
+            or folder in (MAINTENANCE, "generations")
+            or (
+                # Of several that were left by who began to seal, one will be named.
+                inside.startswith("index-")
+                and self._survey.sealing is not None
+                and self._survey.seal is None
+            )
         )
         return key in self._documents or kept or self._is_commit(key) or self._is_tile(key, inside)
 
@@ -185,7 +200,7 @@ class _Names:
     def _is_tile(self, key: str, inside: str) -> bool:
         name = self._tiles.of(key)
         field = None if name is None else self._survey.ledger.fields.get(name.path)
-        if name is None or field is None:
+        if name is None or field is None or name.path in self._survey.shards:
             return False
         entry = field.tile(name.step, name.tile)
         return entry is not None and entry.aside == ("" if key.startswith(self._zarr) else inside)

@@ -126,7 +126,7 @@ def test_the_key_of_every_tile_leads_back_to_it(
 
     assert found is not None
     assert found.key == expected
-    assert found.entry.nbytes == len(store.read(expected))
+    assert found.nbytes == len(store.read(expected))
 
 
 def test_a_tile_of_a_ragged_field_is_found_too(served_store: Served, http: httpx.Client) -> None:
