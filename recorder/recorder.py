@@ -67,7 +67,8 @@ class TraceRecorder:
     Parameters
     ----------
     store
-        A store, or its URL: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``.
+        A store, or its URL: a path, ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``, or
+        ``http://`` for the archive behind a server.
     run
         Id of the run. One that exists is resumed if it is declared equally and not sealed.
     system
