@@ -41,7 +41,7 @@ CONDITIONAL_KEYS: Final = {
     "field": r"/fields/.*\.json",
     "claim": r"/claim\.json",
     "tile": TILE_KEY,
-    "commit": COMMIT_KEY,
+    "commit or end": COMMIT_KEY,
     "sealing marker": r"/sealing\.json",
     "seal": r"/seal\.json",
 }
@@ -388,7 +388,7 @@ SCENARIOS: Final = (
         "killed-recorder",
         "recorder killed (`kill -9`) while it opens, records or seals: 5 lives a run",
         killed_recorder,
-        repeats=10,
+        repeats=11,
     ),
     Scenario(
         "killed-between-fields",
