@@ -12,7 +12,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bench_commits, bench_export, bench_http, bench_recording, bench_slice_read
+from benchmarks import (
+    bench_commits,
+    bench_compaction,
+    bench_export,
+    bench_http,
+    bench_recording,
+    bench_slice_read,
+)
 from benchmarks.traces import STEPS
 
 BENCHES = {
@@ -20,6 +27,7 @@ BENCHES = {
     "commits": bench_commits.report,
     "slice_read": bench_slice_read.report,
     "http": bench_http.report,
+    "compaction": bench_compaction.report,
     "export": bench_export.report,
 }
 PACKAGES = (

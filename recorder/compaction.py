@@ -120,7 +120,7 @@ def compact_run(
     Parameters
     ----------
     shard_nbytes : int
-        Of the values of one object; about four times as much memory is used.
+        Of the values of one object; a few times as much memory is used.
     progress : callable of (tiles done, tiles in all), optional
 
     Raises

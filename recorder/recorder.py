@@ -22,6 +22,7 @@ from archive_schema.store import open_store
 from archive_schema.systems.registry import system as system_named
 from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import default_max_bytes
+from recorder.compaction import compact_run
 from recorder.coordinates import check_column, scalar
 from recorder.declaration import FieldOptions
 from recorder.hooks import LayerHooks
@@ -117,6 +118,9 @@ class TraceRecorder:
     seal_at_exit : bool
         Whether leaving the ``with`` block seals the run. It does not while another writer
         records: the last one to leave does.
+    compact_at_seal : bool
+        Whether who seals the run rewrites it at once, with many steps in an object
+        (`recorder.compaction`). If that fails, the error is raised, and the run is sealed.
     commit_interval_s : float, seconds
         Least time between two commits.
     """
@@ -144,6 +148,7 @@ class TraceRecorder:
         store_options: StoreOptions | None = None,
         resume: bool = True,
         seal_at_exit: bool = True,
+        compact_at_seal: bool = False,
         commit_interval_s: float = 0.2,
     ) -> None:
         if isinstance(store, str | os.PathLike):
@@ -179,6 +184,7 @@ class TraceRecorder:
         )
         self._goes_on = on_error == "ignore"
         self._seal_at_exit = seal_at_exit
+        self._compacts = store if compact_at_seal else None
         self._session: Session | None = None
         self._hooks: LayerHooks | None = None
         self._seal: Seal | None = None
@@ -467,8 +473,7 @@ class TraceRecorder:
         if recording:
             message = f"run {self.run_id!r} is still recorded by {', '.join(map(str, recording))}"
             raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
-        self._seal = session.seal()
-        return self._seal
+        return self._sealed(session)
 
     def close(self) -> None:
         """Commit what was accepted and stop; idempotent. The run is not sealed.
@@ -577,7 +582,13 @@ class TraceRecorder:
             )
             warnings.warn(message, RunNotSealedWarning, stacklevel=3)
         elif not others.awaited:
-            self._seal = session.seal()
+            self._sealed(session)
+
+    def _sealed(self, session: Session) -> Seal:
+        self._seal = session.seal()
+        if self._compacts is not None:
+            compact_run(self._compacts, self.run_id)
+        return self._seal
 
     def _give_up(self, error: BaseException) -> None:
         """Keep what was accepted, and leave the run incomplete."""
