@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import ml_dtypes
 import numpy as np
 
+from archive_schema.layout import tile_key
 from archive_schema.models import FORMAT_VERSION, Codec
+from archive_schema.records import RunRecords
+from archive_schema.store import open_store
 from recorder import TraceRecorder
+from recorder.compaction import compact_run
+from recorder.maintenance import sweep_compacted_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +28,7 @@ STEPS, SAMPLES, TILE = 6, 5, 2
 HERE: Final = Path(__file__).parent / f"v{FORMAT_VERSION}"
 
 
-def dense(store: Path) -> dict[str, NDArray[Any]]:
+def dense(store: Path, run: str = "dense") -> dict[str, NDArray[Any]]:
     """Record a field of every dtype and codec, a short last tile, layers, and coordinates."""
     random = np.random.default_rng(1)
     lead = (STEPS, SAMPLES)
@@ -42,7 +47,7 @@ def dense(store: Path) -> dict[str, NDArray[Any]]:
         "inputs": random.integers(0, 4, (SAMPLES, 7)),
     }
     expected["half"][1, 2] = [np.nan, np.inf, -np.inf, 0]
-    with TraceRecorder(store, "dense", steps=STEPS, samples=SAMPLES, tile=TILE) as rec:
+    with TraceRecorder(store, run, steps=STEPS, samples=SAMPLES, tile=TILE) as rec:
         rec.declare("tokens", dims=("sample", "position"), tokens=True)
         rec.declare("half", dims=("sample", "position", "channel"), codec=Codec(name="raw"))
         rec.declare("single", codec=Codec(name="blosc", compressor="lz4", shuffle="bitshuffle"))
@@ -68,6 +73,30 @@ def dense(store: Path) -> dict[str, NDArray[Any]]:
     return expected
 
 
+def compacted(store: Path) -> dict[str, NDArray[Any]]:
+    """Record the dense run and compact it; what lies in the old generation is gone."""
+    expected = dense(store, "compacted")
+    opened = open_store(store)
+    compact_run(opened, "compacted")
+    sweep_compacted_run(opened, "compacted", grace_s=0)
+    return expected
+
+
+def displaced(store: Path) -> dict[str, NDArray[Any]]:
+    """Record in two openings, the second of which finds a tile of a dead writer in its place."""
+    random = np.random.default_rng(3)
+    expected = {"value": random.normal(size=(3, SAMPLES))}
+    for opening in range(2):
+        with TraceRecorder(store, "displaced", steps=3, samples=SAMPLES, seal_at_exit=False) as rec:
+            for step in range(3 if opening else 1):
+                rec.record(step, value=expected["value"][step])
+        if not opening:
+            opened = open_store(store)
+            (field,) = RunRecords(opened, "displaced").ledger.fields.values()
+            opened.create(tile_key("displaced", field.spec, 1, 0), b"never committed")
+    return expected
+
+
 def sparse(store: Path) -> dict[str, NDArray[Any]]:
     """Record steps far apart, a field whose shape changes, and leave the run unsealed."""
     random = np.random.default_rng(2)
@@ -86,12 +115,20 @@ def sparse(store: Path) -> dict[str, NDArray[Any]]:
     return expected
 
 
+RUNS: Final = {
+    "dense": dense,
+    "compacted": compacted,
+    "displaced": displaced,
+    "sparse": sparse,
+}
+
+
 def main() -> None:
     """Make the folder of the current version."""
     if HERE.exists():
         sys.exit(f"{HERE} exists; a released folder is never made again")
     HERE.mkdir(parents=True)
-    for name, make in (("dense", dense), ("sparse", sparse)):
+    for name, make in RUNS.items():
         expected: dict[str, Any] = {**make(HERE / "store")}
         np.savez_compressed(HERE / f"{name}.npz", **expected)
 
