@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CUT: Final = "cut"
 """Kind of an answer that its receiver sees to be incomplete, or of a connection that broke."""
-_PAUSE_S: Final = 0.01
+_PAUSE_S: Final = 0.02
 """Readers leave some of the machine to those whom they watch."""
 _OVER_STEPS: Final = 0.3
 """How many reads go over all steps."""
