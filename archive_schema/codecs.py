@@ -128,8 +128,10 @@ def decode_tile(
     for at, length in zip(product(*map(range, grid)), blocks, strict=True):
         if not length:
             continue
+        cut = (slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True))
         # The ellipsis keeps what has no axes an array, which can be written to.
-        part = values[(*(slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True)), ...)]
+        box: tuple[Any, ...] = (*cut, ...)
+        part = values[box]
         piece = decode_block(view[offset : offset + length], spec.codec, spec.stored_dtype, block)
         part[...] = piece[tuple(map(slice, part.shape))]
         offset += length

@@ -204,7 +204,7 @@ class FieldLedger:
             aside = "" if columns.aside is None else columns.aside[at]
             if numbers[0] != ABSENT:
                 if tuple(numbers.tolist()) != new:
-                    conflicts.append(f"{columns.field}, step {step}, tile {tile}: two contents")
+                    conflicts.append(two_contents(columns.field, step, tile))
                 # Whoever came first holds the tile's home, and stays: so every reader decides
                 # alike, in whatever order it reads.
                 known = self.aside(step, tile)
@@ -391,6 +391,11 @@ class Ledger:
                     f"coordinate {column.name!r} at {position}:"
                     f" {coordinate.values[position]!r} and {value!r}",
                 )
+
+
+def two_contents(field: str, step: int, tile: int) -> str:
+    """Return how a tile is named that two commits hold with other numbers."""
+    return f"{field}, step {step}, tile {tile}: two contents"
 
 
 def sample_columns(coordinate: Coordinate) -> list[SampleColumn]:

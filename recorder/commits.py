@@ -13,7 +13,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from archive_schema.errors import ArchiveError, ErrorKind, StorageError
+from archive_schema.errors import ArchiveError, ConflictError, ErrorKind, StorageError
 from recorder.overflow import NOT_TAKEN
 from recorder.patience import may_pass
 from recorder.progress import Placed
@@ -78,6 +78,7 @@ class CommitThread:
         """Whether nothing can be committed any more."""
         self._told_failure = False
         self._end_error = ""
+        self._sealing = False
         self._next_beat = time.monotonic() + HEARTBEAT_S
         self._next_commit = 0.0
         # A daemon: `close` waits for it, and a store that hangs must not keep the
@@ -93,10 +94,17 @@ class CommitThread:
         """Start the thread."""
         self._thread.start()
 
-    def close(self, error: str, timeout_s: float) -> None:
-        """Commit once more, tell readers how it ended, and end the thread."""
+    def close(self, error: str, timeout_s: float, *, sealing: bool) -> None:
+        """Commit once more, tell readers how it ended, and end the thread.
+
+        Parameters
+        ----------
+        sealing : bool
+            Whether the run is about to be sealed: it does not look left by its writers meanwhile.
+        """
         with self._progress.lock:
             self._end_error = error
+            self._sealing = sealing
             self._progress.closing = True
             self._progress.to_commit.notify()
         self._thread.join(timeout_s)
@@ -269,10 +277,16 @@ class CommitThread:
 
     def _tell_end(self) -> None:
         reason = "; ".join((*filter(None, [self._end_error]), *self._left()))
-        end: Literal["failed", "closed"] = "failed" if reason else "closed"
         try:
+            try:
+                self._committer.check_undisputed()
+            except ConflictError as error:
+                reason = str(error)
+                self._progress.fail(error)
+            end: Literal["failed", "closed"] = "failed" if reason else "closed"
             self._committer.end(end, reason)
-            self._committer.beat(end, reason)
+            if reason or not self._sealing:
+                self._committer.beat(end, reason)
         except ArchiveError as error:
             if self._overflow is None or not isinstance(error, NOT_TAKEN):
                 self._progress.fail(error)

@@ -6,9 +6,10 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from archive_schema.documents import document_bytes, parse_document, read_bytes
+from archive_schema.documents import document_bytes, parse_document, read_bytes, read_document
 from archive_schema.errors import ConflictError, ErrorKind, NotFoundError
 from archive_schema.layout import commit_key, run_prefix
+from archive_schema.ledger import two_contents
 from archive_schema.models import Claim, Commit, Heartbeat, TileColumns
 from archive_schema.records import put_heartbeat
 
@@ -76,6 +77,32 @@ class Committer:
         self._sequence = commit.sequence + 1
         with self._lock:
             self._records.add(commit)
+
+    def check_undisputed(self) -> None:
+        """Look whether another writer recorded other values where this one did.
+
+        Two that record one tile at the same time, and one of them slowly, may both commit it;
+        whoever closes later is told.
+
+        Raises
+        ------
+        ConflictError
+            ``tile-differs``. What both recorded is kept.
+        """
+        with self._lock:
+            self._records.refresh()
+            disputed = set(self._records.ledger.conflicts)
+        for sequence in range(self._sequence if disputed else 0):
+            key = commit_key(self._records.run_id, self._claim.writer, self._claim.epoch, sequence)
+            for tiles in read_document(self._store, key, Commit).tiles:
+                for step, tile in zip(tiles.step, tiles.tile, strict=True):
+                    if two_contents(tiles.field, step, tile) in disputed:
+                        message = (
+                            f"field {tiles.field}, step {step}, tile {tile}: another writer"
+                            " recorded other values at the same time; `trace-archive verify"
+                            f" {self._records.run_id}` names all such tiles"
+                        )
+                        raise ConflictError(ErrorKind.TILE_DIFFERS, message)
 
     def end(self, end: End, reason: str = "") -> None:
         """End the epoch, so that nobody needs to ask whether this writer may be alive."""

@@ -210,7 +210,8 @@ class TraceRecorder:
             return
         self._close(seal=self._seal_at_exit)
         if self._seal_at_exit and self._whole and self._seal is None:
-            self._seal_if_last(self._opened())
+            with self._told_if_unsealed() as session:
+                self._seal_if_last(session)
 
     @property
     def run_id(self) -> str:
@@ -466,14 +467,15 @@ class TraceRecorder:
         ArchiveError
             What ended the recording before: what was lost must be recorded first.
         """
-        session = self._opened()
         self._close(seal=True)
-        session.writer.check()
-        recording = session.others().recording
-        if recording:
-            message = f"run {self.run_id!r} is still recorded by {', '.join(map(str, recording))}"
-            raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
-        return self._sealed(session)
+        with self._told_if_unsealed() as session:
+            session.writer.check()
+            recording = session.others().recording
+            if recording:
+                names = ", ".join(map(str, recording))
+                message = f"run {self.run_id!r} is still recorded by {names}"
+                raise ConflictError(ErrorKind.WRITER_ACTIVE, message)
+            return self._sealed(session)
 
     def close(self) -> None:
         """Commit what was accepted and stop; idempotent. The run is not sealed.
@@ -583,6 +585,16 @@ class TraceRecorder:
             warnings.warn(message, RunNotSealedWarning, stacklevel=3)
         elif not others.awaited:
             self._sealed(session)
+
+    @contextmanager
+    def _told_if_unsealed(self) -> Iterator[Session]:
+        """Give the closed session, and tell readers that it has closed unless it was sealed."""
+        session = self._opened()
+        try:
+            yield session
+        finally:
+            if self._seal is None and self._whole:
+                session.tell_closed()
 
     def _sealed(self, session: Session) -> Seal:
         self._seal = session.seal()

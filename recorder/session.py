@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from archive_schema.errors import ErrorKind, StorageError
+from archive_schema.errors import ArchiveError, ErrorKind, StorageError
 from archive_schema.layout import declared_steps
 from archive_schema.models import check_name
 from archive_schema.store import LocalStore
@@ -110,6 +111,7 @@ class Session:
             self._close_spool(seal=False)
             raise
         self._records = opened.records
+        self._committer = opened.committer
         self._records_lock = opened.lock
         self.manifest = opened.manifest
         self.claim = opened.claim
@@ -179,11 +181,12 @@ class Session:
         error
             Why the run is given up, for readers; empty if it is not.
         seal : bool
-            Whether the run is to be sealed once what is left in the spool is drained.
+            Whether the run is to be sealed, now or once what is left in the spool is drained.
+            `tell_closed` is due if it is not sealed after all.
         """
         all_kept = False
         try:
-            self.writer.close(error)
+            self.writer.close(error, sealing=seal)
         except StorageError as left:
             all_kept = left.kind is ErrorKind.SPOOLED
             raise
@@ -197,6 +200,11 @@ class Session:
     def _close_spool(self, *, seal: bool) -> None:
         if self.spool is not None and self._closes_spool:
             self.spool.close(seal=seal)
+
+    def tell_closed(self) -> None:
+        """Tell readers that this writer has closed, and the run is not sealed."""
+        with suppress(ArchiveError):  # it will be taken for gone, a little later
+            self._committer.beat("closed")
 
     def seal(self) -> Seal:
         """Seal the run; the writer must be closed."""

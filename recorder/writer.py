@@ -172,25 +172,28 @@ class Writer:
                 progress.flushing -= 1
         self.check()
 
-    def close(self, error: str = "") -> None:
+    def close(self, error: str = "", *, sealing: bool = False) -> None:
         """Commit what was accepted and end the threads; idempotent. Raises like `flush`.
 
         Parameters
         ----------
         error
             Why the run is given up, for readers; empty if it is not.
+        sealing : bool
+            Whether the run is about to be sealed, so that its heartbeat goes on saying
+            that it is recorded.
         """
         try:
             if self._commits.is_alive:
                 with suppress(ArchiveError):  # told below, with what became of the rest
                     self.flush()
         finally:
-            self._stop(error)
+            self._stop(error, sealing=sealing)
         self.check()
         if self._overflow is not None and not self._overflow.spool.empty:
             raise self._overflow.spooled()
 
-    def _stop(self, error: str) -> None:
+    def _stop(self, error: str, *, sealing: bool) -> None:
         deadline = time.monotonic() + self._deadline_s
         with self._progress.lock:
             self._progress.stopping = True
@@ -201,7 +204,7 @@ class Writer:
             self._jobs.put(None)
         for thread in self._workers:
             thread.join(max(deadline - time.monotonic(), 0.0))
-        self._commits.close(error, max(deadline - time.monotonic(), 0.0))
+        self._commits.close(error, max(deadline - time.monotonic(), 0.0), sealing=sealing)
 
     def _gets_on(self) -> bool:
         """Wait until something gets done; return whether it did within the deadline."""

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from archive_schema.store import open_store
 from tests.s3_server import S3Server
@@ -15,6 +16,10 @@ from tests.server_fixture import served
 # Before torch is imported, here and in programs that tests start: where tests share the cores,
 # a thread for each core in each of them makes all of them wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where tests share the cores, how long an example took says nothing.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

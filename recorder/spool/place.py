@@ -220,9 +220,17 @@ def _leftover(folder: Path, *, in_use: bool) -> Leftover:
         in_use=in_use,
         files=len(kept),
         tiles=sum(path.suffix == TILE for path in kept),
-        nbytes=sum(path.stat().st_size for path in kept),
+        nbytes=sum(map(_nbytes, kept)),
         refused=tuple(path.read_text().strip() for path in reasons),
     )
+
+
+def _nbytes(path: Path) -> int:
+    """Return the length of a file; 0 if its recorder has drained it since it was listed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _files(folder: Path) -> list[Path]:

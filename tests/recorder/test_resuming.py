@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
-from archive_schema.errors import ArchiveError, ConflictError, ErrorKind
+from archive_schema.errors import ArchiveError, ConflictError, ErrorKind, NotFoundError
 from archive_schema.layout import claim_key, manifest_key, tile_key
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
@@ -186,6 +186,42 @@ def test_a_tile_goes_aside_where_a_dead_writer_left_another(store: Store) -> Non
     np.testing.assert_array_equal(zarr_array(store, "r", "trace/x"), VALUES)
     np.testing.assert_array_equal(Archive(store).run("r").field("x").select({}).array(), VALUES)
     assert verify_run(store, "r").sound
+
+
+def test_of_two_who_differ_the_one_that_closes_later_is_told(folder_store: Store) -> None:
+    """Also if the first was so slow to commit that the second took it for dead."""
+    first = TraceRecorder(
+        folder_store, "r", **DECLARED, writer="one", commit_interval_s=3600, seal_at_exit=False
+    ).__enter__()
+    first.record(0, samples=slice(0, 10), x=VALUES[0, :10])
+    first.flush()
+    first.record(1, samples=slice(0, 10), x=VALUES[1, :10])
+    (field,) = RunRecords(folder_store, "r").ledger.fields.values()
+    home = tile_key("r", field.spec, 1, 0)
+    while not folder_store_has(folder_store, home):
+        time.sleep(0.01)
+    with TraceRecorder(folder_store, "r", **DECLARED, writer="two", seal_at_exit=False) as second:
+        second.record(1, samples=slice(0, 10), x=VALUES[2, :10])
+
+    with pytest.raises(ConflictError, match="step 1, tile 0: another writer") as caught:
+        first.close()
+
+    assert caught.value.kind is ErrorKind.TILE_DIFFERS
+    np.testing.assert_array_equal(
+        Archive(folder_store)
+        .run("r")
+        .field("x")
+        .select({"step": 1, "sample": slice(0, 10)})
+        .array(),
+        VALUES[1, :10],
+    )
+
+
+def folder_store_has(store: Store, key: str) -> bool:
+    try:
+        return store.size(key) > 0
+    except NotFoundError:
+        return False
 
 
 def test_writers_of_one_run_need_no_word_between_them(store: Store) -> None:
