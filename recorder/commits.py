@@ -19,6 +19,7 @@ from recorder.patience import may_pass
 from recorder.progress import Placed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from archive_schema.models import Commit
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from recorder.progress import Progress
 
 HEARTBEAT_S: Final = 5.0
+_DECLARING_S: Final = 0.05
+"""How soon tiles that wait for the declaration of another field are looked at again."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class CommitThread:
         *,
         budget: ByteBudget,
         overflow: Overflow | None,
+        all_declared: Callable[[], bool],
         commit_interval_s: float,
     ) -> None:
         self._progress = progress
@@ -70,6 +74,7 @@ class CommitThread:
         self._coordinates = coordinates
         self._budget = budget
         self._overflow = overflow
+        self._all_declared = all_declared
         self._commit_interval_s = commit_interval_s
         self._attempt: _Attempt | None = None
         self._rest: list[Placed] = []
@@ -140,6 +145,9 @@ class CommitThread:
         if self._attempt is not None and self._overflow is not None and not self._given_up:
             retry = time.monotonic() + self._overflow.pause_s
             limit = retry if limit is None else min(limit, retry)
+        if progress.placed and not self._wants_commit():
+            soon = time.monotonic() + _DECLARING_S
+            limit = soon if limit is None else min(limit, soon)
         progress.to_commit.wait_for(
             lambda: (
                 self._wants_commit()
@@ -155,7 +163,9 @@ class CommitThread:
     def _wants_commit(self) -> bool:
         if self._given_up and self._overflow is None:
             return False
-        return bool(self._progress.placed or self._coordinates.fresh)
+        if not (self._progress.placed or self._coordinates.fresh):
+            return False
+        return (self._overflow is not None and self._overflow.away) or self._all_declared()
 
     def _in_haste(self) -> bool:
         progress = self._progress
@@ -166,6 +176,11 @@ class CommitThread:
     def _take_over(self) -> None:
         """Take what is to be committed; the lock is held."""
         progress = self._progress
+        if not (self._wants_commit() or self._given_up or progress.closing):
+            return
+        if self._overflow is None and not self._all_declared():
+            # A field could not be declared: a step that lacks it must not look recorded.
+            progress.placed = []
         self._rest += progress.placed
         progress.placed = []
         steps, samples = self._coordinates.take()

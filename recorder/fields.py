@@ -102,6 +102,10 @@ class Fields:
     def drop(self, address: Address) -> None:
         """Forget a field of which nothing came into the store, and what was settled of it."""
         self._options.pop(address, None)
+        self.forget(address)
+
+    def forget(self, address: Address) -> None:
+        """Forget a field of which nothing came into the store; what was settled of it holds."""
         field = self._known.get(address)
         if field is None or field.stored:
             return

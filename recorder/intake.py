@@ -140,14 +140,25 @@ class Intake:
             if self._first_call_s is None:
                 self._first_call_s = time.monotonic()
             planned = [plan for offer in offers if (plan := self._planned(offer, at)) is not None]
-            for plan in planned:
-                if self._fields.get(plan.field.spec.address) is None:
-                    self._check_name(plan.field)
-                    self._fields.keep(plan.field)
-            self._put_coordinates(step, coordinates)
-            for plan in planned:
-                for tile, start, stop in plan.tiles:
-                    self._queue(plan, step, tile, start, stop)
+            # Fields that are known by nothing but this call, until a tile of theirs is queued.
+            new: list[RecordedField] = []
+            try:
+                for plan in planned:
+                    if self._fields.get(plan.field.spec.address) is None:
+                        self._check_name(plan.field)
+                        self._fields.keep(plan.field)
+                        new.append(plan.field)
+                self._put_coordinates(step, coordinates)
+                for plan in planned:
+                    for tile, start, stop in plan.tiles:
+                        self._queue(plan, step, tile, start, stop)
+                    if plan.field in new:
+                        new.remove(plan.field)
+            except BaseException:
+                # Commits wait for the declaration of every field that is known.
+                for field in new:
+                    self._fields.forget(field.spec.address)
+                raise
 
     def put_samples(self, start: int, name: str, values: NDArray[Any]) -> None:
         """Take the values of a sample coordinate, for ``[start, start + len(values))``."""

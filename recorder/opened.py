@@ -81,6 +81,11 @@ class OpenedRun:
                 self.committer.beat("closed", str(error))
             raise
 
+    def all_declared(self) -> bool:
+        """Return whether the store has the declarations of all fields that are known here."""
+        declared = self.records.ledger.fields
+        return all(field.path in declared for field in self.fields)
+
     def _resume(self, store: Store) -> None:
         """Take note of what is recorded."""
         ledger = self.records.ledger

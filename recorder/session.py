@@ -125,6 +125,7 @@ class Session:
             opened.coordinates,
             self.budget,
             self._overflow,
+            all_declared=opened.all_declared,
             workers=workers,
             commit_interval_s=settings.commit_interval_s,
             deadline_s=settings.deadline_s,

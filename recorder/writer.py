@@ -29,6 +29,8 @@ from recorder.patience import may_pass
 from recorder.progress import Placed, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recorder.budget import ByteBudget
     from recorder.committer import Committer
     from recorder.coordinates import Coordinates
@@ -47,6 +49,9 @@ class Writer:
     ----------
     overflow : Overflow, optional
         Where tiles go that the store does not take; without it the first such tile is a failure.
+    all_declared : callable
+        Whether the store has the declarations of all fields that were accepted. Commits wait for
+        that: whoever resumes must see that a step lacks a field.
     workers : int
         Threads that encode and put.
     commit_interval_s : float, seconds
@@ -63,6 +68,7 @@ class Writer:
         budget: ByteBudget,
         overflow: Overflow | None = None,
         *,
+        all_declared: Callable[[], bool],
         workers: int,
         commit_interval_s: float,
         deadline_s: float,
@@ -81,6 +87,7 @@ class Writer:
             coordinates,
             budget=budget,
             overflow=overflow,
+            all_declared=all_declared,
             commit_interval_s=commit_interval_s,
         )
         self._drainer: Drainer | None = None

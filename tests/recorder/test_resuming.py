@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
-from archive_schema.errors import ArchiveError, ConflictError, ErrorKind, NotFoundError
+from archive_schema.errors import (
+    ArchiveError,
+    ConflictError,
+    ErrorKind,
+    NotFoundError,
+    StorageError,
+)
 from archive_schema.layout import claim_key, manifest_key, tile_key
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
+from archive_schema.store import LocalStore, open_store
 from recorder import RunNotSealedWarning, TraceRecorder
 from recorder.maintenance import verify_run
 from recorder.sealing import seal_run
@@ -20,6 +27,8 @@ from server.query import Archive
 from tests.recorder.reading import committed, objects, zarr_array
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from archive_schema.store import Store
 
 STEPS, SAMPLES, BATCH = 6, 25, 10
@@ -186,6 +195,42 @@ def test_a_tile_goes_aside_where_a_dead_writer_left_another(store: Store) -> Non
     np.testing.assert_array_equal(zarr_array(store, "r", "trace/x"), VALUES)
     np.testing.assert_array_equal(Archive(store).run("r").field("x").select({}).array(), VALUES)
     assert verify_run(store, "r").sound
+
+
+class StoreThatDies(LocalStore):
+    """Declares one field and no other, as if the process had been killed then."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """Store anything but the declaration of y."""
+        if key.endswith("fields/trace/y.json"):
+            raise StorageError(ErrorKind.STORE_UNREACHABLE, "killed")
+        super().create(key, data)
+
+
+def test_a_step_is_not_taken_for_recorded_while_one_of_its_fields_is_unknown(
+    tmp_path: Path,
+) -> None:
+    """Whoever resumes would skip it, and the run would be sealed with a hole."""
+    with pytest.raises(StorageError):
+        with TraceRecorder(
+            StoreThatDies(tmp_path), "r", **DECLARED, commit_interval_s=0, deadline_s=1
+        ) as rec:
+            rec.record(0, samples=slice(0, 10), x=VALUES[0, :10], y=VALUES[0, :10])
+
+    assert not committed(open_store(tmp_path), "r")
+    with TraceRecorder(tmp_path, "r", **DECLARED) as rec:
+        assert not rec.recorded().has(0, slice(0, 10))
+
+
+def test_a_call_that_is_refused_does_not_hold_up_the_others(folder_store: Store) -> None:
+    """It named a field that nobody else records, and that is never declared."""
+    with TraceRecorder(folder_store, "r", **DECLARED) as rec:
+        rec.record(0, samples=slice(0, 10), x=VALUES[0, :10], t=0.5)
+        with pytest.raises(ConflictError, match="'t' at step 0"):
+            rec.record(0, samples=slice(0, 10), x=VALUES[0, :10], y=VALUES[0, :10], t=0.7)
+        rec.flush()
+
+    assert set(committed(folder_store, "r")) == {("trace/x", 0, 0)}
 
 
 def test_of_two_who_differ_the_one_that_closes_later_is_told(folder_store: Store) -> None:
