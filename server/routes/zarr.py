@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio.to_thread import run_sync
 
-from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.errors import ErrorKind, FormatError, NotFoundError
 from archive_schema.layout import zarr_key
 from server.answers import Exchange, Head, send_not_modified, send_range
 from server.conditional import REVALIDATE, etag
@@ -25,9 +25,9 @@ from server.zarr_view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from server.query import RunView
     from server.service import Service
@@ -50,6 +50,25 @@ class ZarrAnswer:
         key = exchange.path["key"]
         parts = check_key(key)
         run = await self._service.run(exchange.path["run"])
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._answer(Exchange(scope, receive, sending), run, key, parts)
+        except FormatError:
+            # What lay in one generation of the run a moment ago may lie in the next.
+            newer = None if began else await run_sync(self._service.archive.renewed, run)
+            if newer is None:
+                raise
+            await self._answer(exchange, newer, key, parts)
+
+    async def _answer(
+        self, exchange: Exchange, run: RunView, key: str, parts: Sequence[str]
+    ) -> None:
         tile = stored_tile(run, key) if is_chunk(key) else None
         if tile is not None:
             digest = f"{run.manifest.uid}-{run.zarr}-{key}-{tile.nbytes}-{tile.content}"
