@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from operator import and_
 from typing import TYPE_CHECKING, Any, Final
@@ -278,7 +279,9 @@ def test_a_reader_sees_who_records(store: Store) -> None:
             live = httpx.get(f"{url}/runs/r").json()
         with TraceRecorder(store, "r", **options, writer="two", owns=slice(20, 35)) as two:
             record(two, slice(20, 35))
-        sealed = httpx.get(f"{url}/runs/r").json()
+        # The service looks for what is new at most a few times a second.
+        while (sealed := httpx.get(f"{url}/runs/r").json())["status"] != "sealed":
+            time.sleep(0.05)
 
     (writer,) = live["writers"]
     assert live["declared_writers"] == 2

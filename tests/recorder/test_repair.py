@@ -54,6 +54,7 @@ def record(
         rec.declare("scores", dims=("plate",), ragged=True)
         for step in range(3):
             rec.record(step, scores=np.arange(float(step)), noise=step / 3)
+            rec.flush()
             for at in parts:
                 rec.record(step, samples=at, x=values(step, at))
                 rec.record(step, samples=at, layer="b.0", out=values(step, at).astype("float16"))
