@@ -155,19 +155,13 @@ def tile_key(run_id: str, spec: FieldSpec, position: int, tile: int, zarr: str =
     tile : int
         Position on the tile grid of the sample axis; 0 without one.
     """
-    return zarr_key(
-        run_id, f"{array_path(spec, position)}/{chunk_name(spec, position, tile)}", zarr
-    )
-
-
-def chunk_name(spec: FieldSpec, position: int, tile: int) -> str:
-    """Return the last part of a tile's key: ``c.<position>.<tile>.0…``."""
     if spec.ragged:
         shard: tuple[int, ...] = (0,) * (len(spec.dims) - 1)
     else:
         leading = ((position,) if spec.place.stepped else ()) + ((tile,) if spec.tile else ())
         shard = leading + (0,) * len(spec.tail)
-    return ".".join(("c", *map(str, shard)))
+    name = ".".join(("c", *map(str, shard)))
+    return zarr_key(run_id, f"{array_path(spec, position)}/{name}", zarr)
 
 
 def stored_key(

@@ -32,7 +32,7 @@ from archive_schema.layout import (
     field_path,
     run_prefix,
     step_position,
-    tile_key,
+    stored_key,
 )
 from archive_schema.models import Codec, FieldSpec
 from archive_schema.records import declare_field
@@ -131,7 +131,7 @@ class TileEncoder:
         result = StoredTile(
             spec=spec,
             path=tile.field.path,
-            key=self._key(spec, tile),
+            key=stored_key(self._records.manifest, spec, tile.step, tile.tile),
             step=tile.step,
             tile=tile.tile,
             samples=tile.stop - tile.start if spec.tile else 0,
@@ -322,10 +322,6 @@ class TileEncoder:
             " already, and stay"
         )
         raise ConflictError(ErrorKind.TILE_DIFFERS, message)
-
-    def _key(self, spec: FieldSpec, tile: AcceptedTile) -> str:
-        position = tile.step if spec.ragged else self._position(spec, tile.step)
-        return tile_key(self._records.run_id, spec, position, tile.tile)
 
     def _position(self, spec: FieldSpec, step: int) -> int:
         if not spec.place.stepped:

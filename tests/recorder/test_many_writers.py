@@ -33,7 +33,7 @@ from tests.recorder.rank_process import (
 from tests.recorder.reading import objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from archive_schema.ledger import Ledger
@@ -187,18 +187,23 @@ def zarr_objects(store: Store) -> dict[str, Any]:
     return found
 
 
+def recorded_at_once(job: Sequence[Rank]) -> list[str]:
+    """Let all ranks open the run, then record at once; return the lines that they say."""
+    for rank in job:
+        rank.go_on()
+    for rank in job:
+        rank.await_line("open")
+    for rank in job:
+        rank.release()
+    for rank in job:
+        assert not rank.finish()
+    return [line for rank in job for line in rank.lines]
+
+
 def test_four_processes_record_what_one_would(place: str, alone: Store) -> None:
     """All at once, with 24 layers: the run is created once, sealed once, and equal."""
     with ranks(place) as job:
-        for rank in job:
-            rank.go_on()
-        for rank in job:
-            rank.await_line("open")
-        for rank in job:
-            rank.release()
-        for rank in job:
-            assert not rank.finish()
-        lines = [line for rank in job for line in rank.lines]
+        lines = recorded_at_once(job)
 
     assert lines.count("created run.json") == 1
     assert lines.count("created seal.json") == 1
@@ -312,15 +317,7 @@ def test_eight_processes_that_come_at_once_make_one_run(tmp_path: Path) -> None:
             stack.callback(rank.kill)
         for rank in job:
             rank.await_line("ready")
-        for rank in job:
-            rank.go_on()
-        for rank in job:
-            rank.await_line("open")
-        for rank in job:
-            rank.release()
-        for rank in job:
-            assert not rank.finish()
-        lines = [line for rank in job for line in rank.lines]
+        lines = recorded_at_once(job)
 
     assert lines.count("created run.json") == 1
     assert lines.count("created seal.json") == 1
