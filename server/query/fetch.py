@@ -1,17 +1,19 @@
 """Reads byte ranges of tiles and decodes the blocks in them.
 
-One range is read for blocks that lie side by side. Nothing is read from the shard index
-at the end of a tile: the commit told where each block ends.
+One range is read for blocks that lie side by side, and, where a range takes a round trip, for
+blocks with little between them. Nothing is read from the shard index at the end of a tile: the
+commit told where each block ends.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from archive_schema.codecs import decode_block
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError, StorageError
-from archive_schema.store import LocalStore
+from archive_schema.store.interface import is_remote
+from server.query.ahead import ReadAhead
 from server.query.cache import BlockCache
 from server.query.plan import adjacent
 
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
     from archive_schema.models import FieldSpec
     from archive_schema.store import Store
 
-READS_IN_FLIGHT: Final = 32
-"""Ranges asked for at once where each takes a round trip."""
+READS_IN_FLIGHT: Final = 64
+"""Ranges asked for at once where each takes a round trip: with 20 ms for one, twice as many
+halve the time, and on a network without delay they cost nothing (benchmarks.bench_s3_read)."""
+GAP_NBYTES: Final = 32 << 10
+"""What is read in vain to save a round trip: about what passes in the time that one costs."""
+AHEAD_NBYTES: Final = 64 << 20
+"""Of values on their way before they are wanted. A quarter of it, which one reader may have, is
+some hundred megabytes a second where a round trip takes 20 ms."""
 
 
 class Stored(Protocol):
@@ -73,7 +81,7 @@ class TileRead(NamedTuple):
 
 
 class _Range(NamedTuple):
-    """Bytes ``[start, stop)`` of a tile, which hold *blocks* back to back."""
+    """Bytes ``[start, stop)`` of a tile, which hold *blocks* in their order."""
 
     step: int
     tile: int
@@ -91,24 +99,37 @@ class BlockReader:
     Parameters
     ----------
     reads_in_flight : int, optional
-        Ranges read at once; by default 1 where a read is a system call, else 32.
+        Ranges read at once; by default 1 where a read is a system call, else `READS_IN_FLIGHT`.
+    gap_bytes : int, optional
+        The most that is read in vain between two blocks; by default 0 or `GAP_NBYTES` alike.
+    ahead_bytes : int
+        Of values that `ahead` begins to read before they are wanted, and of ranges.
     """
 
     def __init__(
-        self, store: Store, cache_bytes: int, *, reads_in_flight: int | None = None
+        self,
+        store: Store,
+        cache_bytes: int,
+        *,
+        reads_in_flight: int | None = None,
+        gap_bytes: int | None = None,
+        ahead_bytes: int = AHEAD_NBYTES,
     ) -> None:
         self.store = store
         self.cache = BlockCache(cache_bytes)
-        self.remote = not isinstance(store, LocalStore) and not store.url.startswith("memory:")
-        wide = READS_IN_FLIGHT if self.remote else 1
-        workers = wide if reads_in_flight is None else reads_in_flight
-        # The pool starts its threads at the first use of it, not here.
-        self._pool = ThreadPoolExecutor(workers, "trace-read") if workers > 1 else None
+        self.remote = is_remote(store)
+        workers, gap = (READS_IN_FLIGHT, GAP_NBYTES) if self.remote else (1, 0)
+        workers = workers if reads_in_flight is None else reads_in_flight
+        self._gap_bytes = gap if gap_bytes is None else gap_bytes
+        self.ahead = ReadAhead(workers, ahead_bytes)
+        """For whoever reads a large thing in parts, one after another."""
+        # Of their own, because the parts that `ahead` reads wait for their ranges.
+        self._ranges = ReadAhead(workers, ahead_bytes)
 
     def close(self) -> None:
         """End the threads; reads that are under way are waited for."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self.ahead.close()
+        self._ranges.close()
 
     def read(self, field: BlockSource, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
         """Return the blocks of each read of *field* by number; an absent block is left out.
@@ -135,14 +156,14 @@ class BlockReader:
                 key = field.tile_key(step, tile)
                 ranges += [
                     _Range(step, tile, key, entry, *one, found)
-                    for one in adjacent(missing, entry.ends)
+                    for one in adjacent(missing, entry.ends, self._gap_bytes)
                 ]
-        if self._pool is None or len(ranges) < 2:  # noqa: PLR2004  one range needs no thread
+        if self._ranges.threads == 1 or len(ranges) == 1:  # which needs no thread
             for one in ranges:
                 self._take(field, one, self._fetch(field, one))
             return results
-        fetched = self._pool.map(lambda one: self._fetch(field, one), ranges)
-        for one, data in zip(ranges, fetched, strict=True):
+        jobs = ((one.stop - one.start, partial(self._fetch, field, one)) for one in ranges)
+        for one, data in zip(ranges, self._ranges.results(jobs), strict=True):
             self._take(field, one, data)
         return results
 

@@ -149,7 +149,9 @@ def axis_parts(taken: Taken, extent: int) -> list[Part]:
     return parts
 
 
-def adjacent(blocks: Iterable[int], ends: Sequence[int]) -> list[tuple[int, int, list[int]]]:
+def adjacent(
+    blocks: Iterable[int], ends: Sequence[int], gap_bytes: int = 0
+) -> list[tuple[int, int, list[int]]]:
     """Return byte ranges ``[start, stop)`` of rising *blocks*, neighbours in one range.
 
     Parameters
@@ -157,13 +159,15 @@ def adjacent(blocks: Iterable[int], ends: Sequence[int]) -> list[tuple[int, int,
     ends
         Offset at which each block of the tile ends. Blocks that are absent, which end where
         they begin, are left out.
+    gap_bytes
+        So far apart two blocks may lie and be neighbours.
     """
     ranges: list[tuple[int, int, list[int]]] = []
     for block in blocks:
         start, stop = ends[block - 1] if block else 0, ends[block]
         if start == stop:
             continue
-        if ranges and ranges[-1][1] == start:
+        if ranges and start - ranges[-1][1] <= gap_bytes:
             first, _, members = ranges.pop()
             ranges.append((first, stop, [*members, block]))
         else:

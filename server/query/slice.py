@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
@@ -128,7 +128,10 @@ class Slice:
     def boxes(
         self, max_bytes: int = PIECE_NBYTES
     ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
-        """Yield each piece with its place in the array: one slice for each of *dims*."""
+        """Yield each piece with its place in the array: one slice for each of *dims*.
+
+        Of a remote store the next pieces are read while one is used.
+        """
         lengths = self._lengths
         kept = [axis for axis, one in enumerate(self._taken) if not isinstance(one, int)]
         if 0 in lengths:
@@ -137,10 +140,11 @@ class Slice:
         cuts = [self._cuts(axis, count)] if axis < len(lengths) else []
         leading = [[(at, at + 1) for at in range(length)] for length in lengths[:axis]]
         trailing = [[(0, length)] for length in lengths[axis + 1 :]]
-        for box in product(*leading, *cuts, *trailing):
-            values = self._read_box(box)
-            place = tuple(slice(*box[one]) for one in kept)
-            yield place, values.reshape(tuple(one.stop - one.start for one in place))
+        jobs = (
+            (self._box_nbytes(box), partial(self._read_box, box, kept))
+            for box in product(*leading, *cuts, *trailing)
+        )
+        yield from self.field.run.archive.reader.ahead.results(jobs)
 
     def recorded(self) -> NDArray[np.bool_]:
         """Return which of the steps and samples that the slice keeps are recorded."""
@@ -184,7 +188,13 @@ class Slice:
             end = border
         return [*cuts, (start, end)] if end > start else cuts
 
-    def _read_box(self, box: Sequence[tuple[int, int]]) -> NDArray[Any]:
+    def _box_nbytes(self, box: Sequence[tuple[int, int]]) -> int:
+        return self.dtype.itemsize * math.prod(stop - start for start, stop in box)
+
+    def _read_box(
+        self, box: Sequence[tuple[int, int]], kept: Sequence[int]
+    ) -> tuple[tuple[slice, ...], NDArray[Any]]:
+        """Return the place of a box along the axes *kept*, and its values."""
         taken = tuple(
             one if isinstance(one, int) else one[start:stop]
             for one, (start, stop) in zip(self._taken, box, strict=True)
@@ -197,7 +207,9 @@ class Slice:
             mask = mask if mask is None else mask[slice(*box[0])]
         if spec.sampled and mask is not None:
             mask = mask[:, ranges[0]]
-        return self._read(numbers, taken, mask)
+        values = self._read(numbers, taken, mask)
+        place = tuple(slice(*box[one]) for one in kept)
+        return place, values.reshape(tuple(one.stop - one.start for one in place))
 
     def _read(
         self,
