@@ -32,6 +32,7 @@ from zarr.storage import ObjectStore as ZarrBucket
 from archive_schema.models import Place
 from archive_schema.records import RunRecords
 from archive_schema.store import LocalStore, StoreOptions, open_store
+from benchmarks.findings import Findings
 from benchmarks.measure import compare
 from benchmarks.s3 import far_away, s3_server
 from benchmarks.traces import QUICK
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
     from archive_schema.store import Store
-    from benchmarks.measure import Row
     from recorder.encoder import StoredTile
 
 TILES: Final = 8
@@ -246,20 +246,21 @@ class Recorder:
         check_archive(self._target, self._name, self._stored)
 
 
-def report() -> str:
+def report() -> Findings:
     """Return a table for each kind of target."""
-    parts = ["## Recording a step of 8 tiles of 256 KiB, and its commit\n"]
+    found = Findings()
+    found.text("A step is 8 tiles of 256 KiB.\n")
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(WORKERS) as pool:
         root = Path(name)
         ways = _ways(_folder(root / "kept", "process"))
         ways |= _ways(_folder(root / "flushed", "disk"), ", flushed")
-        parts.append(_measured("A folder, and a folder flushed to the device", ways))
+        _measure(found, "A folder, and a folder flushed to the device", ways)
         with s3_server(root / "s3") as endpoint:
-            parts.append(_measured("S3", _ways(_bucket(endpoint, "near", root / "spool", pool))))
+            _measure(found, "S3", _ways(_bucket(endpoint, "near", root / "spool", pool)))
             with far_away(endpoint, DELAY_S) as (far, requests):
                 ways = _ways(_bucket(far, "far", root / "spool", pool))
-                parts.append(_measured("S3, each request held for 20 ms", ways, requests))
-    return "\n".join(parts)
+                _measure(found, "S3, each request held for 20 ms", ways, requests)
+    return found
 
 
 def _ways(target: Target, named: str = "") -> dict[str, Way]:
@@ -276,15 +277,21 @@ def _ways(target: Target, named: str = "") -> dict[str, Way]:
     return {f"{name}{named}": way for name, way in ways.items()}
 
 
-def _measured(
-    title: str, ways: Mapping[str, Way], requests: Callable[[], int] | None = None
-) -> str:
-    """Measure, check what was stored, and return the table."""
+def _measure(
+    found: Findings,
+    title: str,
+    ways: Mapping[str, Way],
+    requests: Callable[[], int] | None = None,
+) -> None:
+    """Measure, check what was stored, and add the table."""
     rows = compare(ways, reference=BARE, rounds=ROUNDS)
     counted = [] if requests is None else [_requests(way, requests) for way in ways.values()]
     for way in ways.values():
         way.check()
-    return _table(title, rows, counted)
+    found.table(title, rows, BARE)
+    if counted:
+        taken = (f"{row.name} {count}" for row, count in zip(rows, counted, strict=True))
+        found.text(f"Requests a step: {', '.join(taken)}.\n")
 
 
 def _requests(way: Way, requests: Callable[[], int]) -> int:
@@ -295,27 +302,6 @@ def _requests(way: Way, requests: Callable[[], int]) -> int:
         way()
         taken.append(requests() - before)
     return statistics.median_low(taken)
-
-
-def _table(title: str, rows: list[Row], requests: list[int]) -> str:
-    columns = ["wall ms, p50 [min]", f"x {BARE}", "CPU ms, p50", f"x {BARE}"]
-    columns += ["requests"] if requests else []
-    lines = [
-        f"### {title}",
-        "",
-        f"| way | {' | '.join(columns)} |",
-        "|---" + "|---:" * len(columns) + "|",
-    ]
-    for place, row in enumerate(rows):
-        cells = [
-            f"{row.wall_s * 1e3:.3g} [{row.least_s * 1e3:.3g}]",
-            f"{row.wall_ratio:.2f}",
-            f"{row.cpu_s * 1e3:.3g}",
-            f"{row.cpu_ratio:.2f}",
-            *map(str, requests[place : place + 1]),
-        ]
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
 
 
 def _folder(root: Path, durability: Durability) -> Target:

@@ -16,7 +16,8 @@ import numpy as np
 import zarr
 
 from archive_schema.store import open_store
-from benchmarks.measure import compare, table
+from benchmarks.findings import Findings
+from benchmarks.measure import compare
 from benchmarks.traces import STEPS, record, trace
 from server.exporters import export
 from server.query import Archive
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
 FIELDS = ("sequence", "score_matrix", "prob_matrix")
 
 
-def report() -> str:
+def report() -> Findings:
     """Return the table of whole exports, and the time to the first byte."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         record(root)
         run = Archive(open_store(str(root)), cache_bytes=0).run("r")
         # First, because layouts of files that were given lately are kept.
-        first_bytes = _first_bytes(run)
+        found = Findings()
+        _first_bytes(run, found)
         _verify(run, root)
         rows = compare(
             {
@@ -47,7 +49,8 @@ def report() -> str:
             reference="decode alone",
             rounds=3,
         )
-        return table("Whole run as a file", rows, "decode alone") + first_bytes
+        found.table("Whole run as a file", rows, "decode alone")
+        return found
 
 
 def _verify(run: RunView, root: Path) -> None:
@@ -75,15 +78,13 @@ def _drain(run: RunView, format_name: str) -> None:
         pass
 
 
-def _first_bytes(run: RunView) -> str:
-    lines = []
+def _first_bytes(run: RunView, found: Findings) -> None:
     for format_name in ("h5", "npz"):
         start = time.perf_counter()
         virtual = export(run, format_name).file
         next(iter(virtual.read(0, virtual.size)))
         first_s = time.perf_counter() - start
-        lines.append(f"First byte of the .{format_name}: {first_s * 1e3:.0f} ms (target 100).\n")
-    return "\n" + "\n".join(lines)
+        found.number(f"file.first_byte.{format_name}", first_s * 1e3)
 
 
 def _arrays(root: Path) -> dict[str, Any]:

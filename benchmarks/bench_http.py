@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from benchmarks.findings import Beside, Findings
 from benchmarks.traces import QUICK, STEPS, record, trace
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def report() -> str:
+def report() -> Findings:
     """Return the table."""
     data = trace()
     with ExitStack() as stack:
@@ -85,10 +86,10 @@ def report() -> str:
             if httpx.get(url).content != data.score_matrix[step, 0:8].tobytes():
                 message = f"other bytes at step {step}"
                 raise AssertionError(message)
-        return _table(floor, ours)
+        return _measured(floor, ours)
 
 
-def _table(floor: Server, ours: Server) -> str:
+def _measured(floor: Server, ours: Server) -> Findings:
     rates: dict[str, list[float]] = {"floor": [], "ours": []}
     cpu_ms: dict[str, list[float]] = {"floor": [], "ours": []}
     for _ in range(ROUNDS + 1):
@@ -97,9 +98,7 @@ def _table(floor: Server, ours: Server) -> str:
             asyncio.run(_load(server.port))
             rates[name].append(REQUESTS / (time.perf_counter() - start))
             cpu_ms[name].append((server.cpu_s() - before) / REQUESTS * 1e3)
-    ratio = statistics.median(
-        mine / base for mine, base in zip(rates["ours"][1:], rates["floor"][1:], strict=True)
-    )
+    ratios = [mine / base for mine, base in zip(rates["ours"][1:], rates["floor"][1:], strict=True)]
     lines = [
         "### 8 samples of one step over HTTP",
         "",
@@ -111,7 +110,11 @@ def _table(floor: Server, ours: Server) -> str:
         f" | {statistics.median(cpu_ms[name][1:]):.3f} |"
         for name in rates
     ]
-    return "\n".join([*lines, "", f"ours / floor: {ratio:.2f} (target 0.6)", ""])
+    found = Findings()
+    found.text("\n".join([*lines, ""]))
+    limit = Beside("the bare Starlette route", statistics.median(ratios))
+    found.number("http.floor", ratios, limit=limit)
+    return found
 
 
 async def _load(port: int) -> None:

@@ -23,7 +23,8 @@ from archive_schema.codecs import encode_tile
 from archive_schema.dtypes import to_stored
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
-from benchmarks.measure import compare, table
+from benchmarks.findings import Beside, Findings, row_named
+from benchmarks.measure import compare
 from benchmarks.traces import STEPS, record, trace
 from recorder import TraceRecorder
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 ROUNDS = 5
 
 
-def report() -> str:
+def report() -> Findings:
     """Return the table of one step's cost, averaged over a run."""
     data = trace()
     with ExitStack() as stack:
@@ -61,12 +62,19 @@ def report() -> str:
             reference="encode alone",
             rounds=2 if STEPS < 100 else ROUNDS,
         )
-        caller = _caller_time(root)
-    per_run = table(
-        f"Recording {STEPS} steps of {data.step_nbytes / 1e6:.2f} MB (whole run)", rows,
-        "encode alone",
-    )  # fmt: skip
-    return f"{per_run}\n{caller}\n"
+        found = Findings()
+        title = f"Recording {STEPS} steps of {data.step_nbytes / 1e6:.2f} MB (whole run)"
+        found.table(title, rows, "encode alone")
+        whole = row_named(rows, "recorder, whole")
+        found.number("record.cpu", [cpu for cpu, _ in whole.ratios], wall=whole.wall_ratio)
+        peer = row_named(rows, "TensorStore")
+        ratios = [
+            theirs / ours for (_, ours), (_, theirs) in zip(whole.ratios, peer.ratios, strict=True)
+        ]
+        times = peer.wall_ratio / whole.wall_ratio
+        found.number("record.throughput", ratios, peer=Beside("TensorStore", times))
+        _caller_time(root, found)
+    return found
 
 
 def _fields() -> Iterator[tuple[int, str, np.ndarray[Any, Any]]]:
@@ -90,8 +98,8 @@ def _encoder(root: Path) -> Callable[[], object]:
     return encode
 
 
-def _caller_time(root: Path) -> str:
-    """Return what the sampler's own thread pays, against copies of the same bytes."""
+def _caller_time(root: Path, found: Findings) -> None:
+    """Add what the sampler's own thread pays, against copies of the same bytes."""
     data = trace()
     copy_s = record_s = 0.0
     with TraceRecorder(
@@ -108,10 +116,11 @@ def _caller_time(root: Path) -> str:
             copy_s += copied - start
     tensors = 3 * STEPS
     extra_us = (record_s - 1.2 * copy_s) / tensors * 1e6
-    return (
+    found.number("record.caller", extra_us, limit=Beside("one copy", copy_s / record_s))
+    found.text(
         f"Caller's thread: {record_s / STEPS * 1e3:.3f} ms CPU a step against"
         f" {copy_s / STEPS * 1e3:.3f} ms for one copy of the bytes;"
-        f" beyond 1.2 copies: {extra_us:.0f} µs a tensor (target 25)."
+        f" beyond 1.2 copies: {extra_us:.0f} µs a tensor.\n"
     )
 
 

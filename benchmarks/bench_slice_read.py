@@ -17,18 +17,23 @@ import tensorstore
 import zarr
 
 from archive_schema.store import open_store
-from benchmarks.measure import compare, table
+from benchmarks.findings import Findings
+from benchmarks.measure import compare
 from benchmarks.traces import SAMPLES, STEPS, record, trace
 from server.query import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.measure import Row
+
 NAME = "score_matrix"
+OURS = "trace-archive"
 
 
-def report() -> str:
+def report() -> Findings:
     """Return the tables of three reads."""
+    found = Findings()
     data = trace()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -43,13 +48,20 @@ def report() -> str:
             )  # fmt: skip
         with h5py.File(root / "x.h5", "r") as file:
             readers = _readers(root, file)
-            return "\n".join(
-                [
-                    _table(f"8 of {SAMPLES} samples of one step", readers, _eight, 50),
-                    _table("all samples of one step", readers, _step, 10),
-                    _table(f"one sample through all {STEPS} steps", readers, _sample, 1),
-                ]
-            )
+            title = f"8 of {SAMPLES} samples of one step"
+            rows = _rows(title, readers, _eight, 50)
+            found.table(title, rows, OURS)
+            found.faster("slice.h5py", rows, than="h5py, gzip 1")
+            found.faster("slice.tensorstore", rows, than="TensorStore")
+            found.faster("slice.zarr", rows, than="zarr-python")
+            title = "all samples of one step"
+            found.table(title, _rows(title, readers, _step, 10), OURS)
+            title = f"one sample through all {STEPS} steps"
+            rows = _rows(title, readers, _sample, 1)
+            found.table(title, rows, OURS)
+            found.faster("sample.zarr", rows, than="zarr-python")
+            found.faster("sample.h5py", rows, than="h5py, gzip 1")
+    return found
 
 
 def _readers(root: Path, file: h5py.File) -> dict[str, Callable[[tuple[Any, ...]], Any]]:
@@ -66,7 +78,7 @@ def _readers(root: Path, file: h5py.File) -> dict[str, Callable[[tuple[Any, ...]
         return field.select(dict(zip(("step", "sample"), at, strict=False))).array()
 
     return {
-        "trace-archive": ours,
+        OURS: ours,
         "h5py, none": lambda at: file["none"][at],
         "h5py, gzip 1": lambda at: file["gzip"][at],
         "TensorStore": lambda at: other[at].read().result(),
@@ -74,12 +86,12 @@ def _readers(root: Path, file: h5py.File) -> dict[str, Callable[[tuple[Any, ...]
     }
 
 
-def _table(
+def _rows(
     title: str,
     readers: dict[str, Callable[[tuple[Any, ...]], Any]],
     selection: Callable[[int], tuple[Any, ...]],
     calls: int,
-) -> str:
+) -> list[Row]:
     for name, read in readers.items():
         for number in (0, STEPS - 1):
             expected = trace().score_matrix[selection(number)]
@@ -92,8 +104,7 @@ def _table(
         return lambda: read(selection(next(numbers)))
 
     ways = {name: way(read) for name, read in readers.items()}
-    rows = compare(ways, reference="trace-archive", rounds=7, calls=calls)
-    return table(title, rows, "trace-archive")
+    return compare(ways, reference=OURS, rounds=7, calls=calls)
 
 
 def _eight(number: int) -> tuple[Any, ...]:

@@ -29,6 +29,8 @@ class Row:
     """(max - min) / median of the CPU time over rounds."""
     least_s: float
     """Wall time of the fastest round."""
+    ratios: tuple[tuple[float, float], ...]
+    """Of each round: CPU and wall time over the reference's."""
 
 
 def compare(
@@ -84,4 +86,5 @@ def _row(name: str, taken: list[tuple[float, float]], reference: list[tuple[floa
         wall_ratio=statistics.median(wall for _, wall in ratios),
         spread=(max(cpu) - min(cpu)) / middle if middle else 0.0,
         least_s=min(wall_s for _, wall_s in taken),
+        ratios=tuple(ratios),
     )
