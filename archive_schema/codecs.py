@@ -24,7 +24,7 @@ from archive_schema.errors import ErrorKind, FormatError
 from archive_schema.layout import blocks_per_axis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -170,24 +170,50 @@ def decode_block(
     FormatError
         ``tile-damaged`` if the checksum or the length does not fit.
     """
-    view = memoryview(data)
-    packed, checksum = view[:-CHECKSUM_NBYTES], view[-CHECKSUM_NBYTES:]
-    # The length matters: of no bytes at all, the checksum fits.
-    if len(view) < CHECKSUM_NBYTES or crc32c(packed) != int.from_bytes(checksum, "little"):
-        raise FormatError(ErrorKind.TILE_DAMAGED, "the checksum of a block does not fit its bytes")
-    dtype = numpy_dtype(stored_dtype)
-    raw: bytes | memoryview = packed
-    if codec.name == "blosc":
-        raw = blosc.decompress(packed)
-    elif codec.name == "zstd":
-        try:
-            raw = _zstd.decompressor.decompress(packed)
-        except ZstdError as error:
-            raise FormatError(ErrorKind.TILE_DAMAGED, f"no Zstandard frame: {error}") from error
-    if len(raw) != dtype.itemsize * math.prod(block):
-        message = f"expected a block of {tuple(block)} {stored_dtype}, got {len(raw)} bytes"
-        raise FormatError(ErrorKind.TILE_DAMAGED, message)
-    return np.frombuffer(raw, dtype).reshape(block)
+    return BlockDecoder(codec, stored_dtype)(data, block)
+
+
+class BlockDecoder:
+    """Decodes the blocks of one field; the same as `decode_block`, made ready once."""
+
+    def __init__(self, codec: Codec, stored_dtype: str) -> None:
+        self._named = stored_dtype
+        self._dtype = numpy_dtype(stored_dtype)
+        self._unpack = _UNPACKERS[codec.name]
+
+    def __call__(self, data: bytes | memoryview, block: Sequence[int]) -> NDArray[Any]:
+        """Decode a block; errors as `decode_block`."""
+        # What ends with its own CRC32C has this one, whatever it is. No bytes at all have not.
+        if crc32c(data) != _SOUND:
+            message = "the checksum of a block does not fit its bytes"
+            raise FormatError(ErrorKind.TILE_DAMAGED, message)
+        raw = self._unpack(memoryview(data)[:-CHECKSUM_NBYTES])
+        dtype = self._dtype
+        if len(raw) != dtype.itemsize * math.prod(block):
+            message = f"expected a block of {tuple(block)} {self._named}, got {len(raw)} bytes"
+            raise FormatError(ErrorKind.TILE_DAMAGED, message)
+        return np.ndarray(block, dtype, raw)
+
+
+def _unpacked_zstd(packed: memoryview) -> bytes:
+    try:
+        raw: bytes = _zstd.decompressor.decompress(packed)
+    except ZstdError as error:
+        raise FormatError(ErrorKind.TILE_DAMAGED, f"no Zstandard frame: {error}") from error
+    return raw
+
+
+def _unpacked_blosc(packed: memoryview) -> bytes:
+    raw: bytes = blosc.decompress(packed)
+    return raw
+
+
+_SOUND: Final = 0x48674BC7
+_UNPACKERS: Final[Mapping[str, Callable[[memoryview], bytes | memoryview]]] = {
+    "raw": lambda packed: packed,
+    "zstd": _unpacked_zstd,
+    "blosc": _unpacked_blosc,
+}
 
 
 class _ZstdContexts(threading.local):

@@ -6,13 +6,14 @@ Pure arithmetic on names and numbers; `docs/format.md` tells the same in prose.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from archive_schema.errors import ErrorKind, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from archive_schema.models import FieldSpec, Place, RunManifest
 
@@ -155,13 +156,18 @@ def tile_key(run_id: str, spec: FieldSpec, position: int, tile: int, zarr: str =
     tile : int
         Position on the tile grid of the sample axis; 0 without one.
     """
+    return tile_keys(run_id, spec, zarr)(position, tile)
+
+
+def tile_keys(run_id: str, spec: FieldSpec, zarr: str = ZARR) -> Callable[[int, int], str]:
+    """Return `tile_key` of one field: what its keys share is put together once."""
     if spec.ragged:
-        shard: tuple[int, ...] = (0,) * (len(spec.dims) - 1)
-    else:
-        leading = ((position,) if spec.place.stepped else ()) + ((tile,) if spec.tile else ())
-        shard = leading + (0,) * len(spec.tail)
-    name = ".".join(("c", *map(str, shard)))
-    return zarr_key(run_id, f"{array_path(spec, position)}/{name}", zarr)
+        chunk = "c" + ".0" * (len(spec.dims) - 1)
+        return lambda step, _: zarr_key(run_id, f"{array_path(spec, step)}/{chunk}", zarr)
+    array = zarr_key(run_id, array_path(spec), zarr).replace("{", "{{").replace("}", "}}")
+    leading = (("{0}",) if spec.place.stepped else ()) + (("{1}",) if spec.tile else ())
+    shard = leading + ("0",) * len(spec.tail)
+    return f"{array}/{'.'.join(('c', *shard))}".format
 
 
 def stored_key(
@@ -174,14 +180,26 @@ def stored_key(
     FormatError
         ``record-damaged`` for a step that has no place in the field's array.
     """
-    position: int | None = step
-    if spec.place.stepped and not spec.ragged:
+    return stored_keys(manifest, spec, zarr)(step, tile)
+
+
+def stored_keys(
+    manifest: RunManifest, spec: FieldSpec, zarr: str = ZARR
+) -> Callable[[int, int], str]:
+    """Return `stored_key` of one field: what its keys share is put together once."""
+    key = tile_keys(manifest.id, spec, zarr)
+    if spec.ragged or not spec.place.stepped:
+        return key
+
+    def stored(step: int, tile: int) -> str:
         position = step_position(manifest, spec, step)
-    if position is None:
-        path = field_path(*spec.address)
-        message = f"field {path!r}: step {step} is committed, but has no place in the array"
-        raise FormatError(ErrorKind.RECORD_DAMAGED, message)
-    return tile_key(manifest.id, spec, position, tile, zarr)
+        if position is None:
+            path = field_path(*spec.address)
+            message = f"field {path!r}: step {step} is committed, but has no place in the array"
+            raise FormatError(ErrorKind.RECORD_DAMAGED, message)
+        return key(position, tile)
+
+    return stored
 
 
 def aside_key(run_id: str, key: str, writer: str, epoch: int) -> str:
@@ -197,9 +215,9 @@ def step_position(manifest: RunManifest, spec: FieldSpec, step: int) -> int | No
     """Return where *step* lies on the step axis of the field's Zarr array, or None if nowhere."""
     axis = manifest.steps
     if isinstance(axis, tuple):
-        if step not in axis:
+        at = bisect_left(axis, step)
+        if axis[at : at + 1] != (step,):
             return None
-        at = axis.index(step)
     elif axis is None or step < axis:
         at = step
     else:

@@ -62,7 +62,7 @@ class FieldLedger:
         self.spec = spec
         self._rows: dict[int, int] = {}
         self._shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        self._ragged_ends: dict[int, tuple[int, ...]] = {}
+        self._ragged_ends: dict[int, NDArray[np.int64]] = {}
         self._aside: dict[tuple[int, int], str] = {}
         # What is asked at every read is kept, with what it was derived from.
         self._steps: tuple[int, ...] = ()
@@ -131,8 +131,19 @@ class FieldLedger:
         else:
             lead = (samples,) if self.spec.tile else ()
             shape, block = (*lead, *self.spec.tail), self.spec.block
-            ends = tuple(self._ends[row, tile].tolist())
-        return TileEntry(samples, nbytes, crc32c, crc32, ends, shape, block, aside)
+            ends = self._ends[row, tile]
+        known = tuple(ends.tolist())
+        return TileEntry(samples, nbytes, crc32c, crc32, known, shape, block, aside)
+
+    def ends(self, step: int, tile: int = 0) -> NDArray[np.int64] | None:
+        """Return where each block of a tile ends, or None if it is not recorded.
+
+        The part of `tile` that every read asks for: not to be written to.
+        """
+        row, numbers = self._rows.get(step), self._numbers
+        if row is None or tile >= numbers.shape[1] or numbers.item(row, tile, 0) == ABSENT:
+            return None
+        return self._ragged_ends[step] if self.spec.ragged else self._ends[row, tile]
 
     def aside(self, step: int, tile: int = 0) -> str:
         """Return the key, below the run, of a tile that does not lie at home; else ``""``."""
@@ -216,7 +227,7 @@ class FieldLedger:
                 self._aside.pop((step, tile), None)
             ends = np.cumsum(columns.blocks[at], dtype=np.int64)
             if self.spec.ragged and columns.shape is not None and columns.block is not None:
-                self._ragged_ends[step] = tuple(ends.tolist())
+                self._ragged_ends[step] = ends
                 self._shapes[step] = (columns.shape[at], columns.block[at])
             else:
                 self._ends[row, tile] = ends
