@@ -10,10 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from archive_schema.dtypes import Storage, is_text, numpy_dtype, storage_of
+from archive_schema.dtypes import is_text, numpy_dtype, storage_of
 from archive_schema.errors import ConflictError, ErrorKind, invalid
 from archive_schema.layout import choose_block, encode_layer
 from archive_schema.models import Codec, FieldSpec, Place
+from recorder.codec_choice import default_codec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +118,7 @@ def first_declaration(
         encoding=storage.encoding,
         tile=tile if has_samples else 0,
         block=block,
-        codec=options.codec or _default_codec(storage),
+        codec=options.codec or default_codec(storage, block),
         every=options.every,
         first=options.first,
         ragged=ragged,
@@ -193,14 +194,6 @@ def text_fits(source: str, declared: str) -> bool:
         and source[0] == declared[0]
         and int(source[1:]) <= int(declared[1:])
     )
-
-
-def _default_codec(storage: Storage) -> Codec:
-    """Choose a codec by dtype: wide floats compress only with their bytes shuffled."""
-    dtype = numpy_dtype(storage.stored)
-    if dtype.kind == "f" and dtype.itemsize > 2:  # noqa: PLR2004  bytes of a float16
-        return Codec(name="blosc", level=1, compressor="zstd", shuffle="shuffle")
-    return Codec(name="zstd", level=1)
 
 
 def _default_dims(shape: tuple[int, ...], *, sampled: bool, ragged: bool) -> tuple[str, ...]:

@@ -34,8 +34,9 @@ from archive_schema.layout import (
     step_position,
     stored_key,
 )
-from archive_schema.models import Codec, FieldSpec
+from archive_schema.models import FieldSpec
 from archive_schema.records import declare_field
+from recorder.codec_choice import worthwhile_codec
 from recorder.declaration import same_but_chosen
 from recorder.presence import other_writers, overlap
 
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from recorder.fields import RecordedField
     from recorder.snapshot import Snapshot
 
-_LEAST_RATIO: Final = 1.15
-"""Below this a codec costs more than its bytes are worth."""
 _OTHERS_COMMIT_S: Final = 5.0
 _POLL_S: Final = 0.2
 
@@ -216,7 +215,8 @@ class TileEncoder:
     def _settle(self, field: RecordedField, stored: NDArray[Any]) -> None:
         """Choose the field's codec by its first tile, and declare it if the store is there."""
         if not field.probed:
-            field.spec = _with_worthwhile_codec(field.spec, stored)
+            codec = worthwhile_codec(field.spec, stored)
+            field.spec = field.spec.model_copy(update={"codec": codec})
             field.probed = True
         try:
             field.spec = self.declared(field.spec)
@@ -352,14 +352,3 @@ def _encoded_again(tile: StoredTile, data: bytes, spec: FieldSpec) -> tuple[Stor
         blocks=encoded.blocks,
     )
     return again, encoded.data
-
-
-def _with_worthwhile_codec(spec: FieldSpec, stored: NDArray[Any]) -> FieldSpec:
-    """Return *spec* as it is, or without compression if its first tile hardly shrinks."""
-    if not stored.size:
-        return spec
-    block = _block(spec, stored.shape) if spec.ragged else spec.block
-    encoded = encode_tile(stored, spec, block)
-    if stored.nbytes >= _LEAST_RATIO * len(encoded.data):
-        return spec
-    return spec.model_copy(update={"codec": Codec(name="raw")})

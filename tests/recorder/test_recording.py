@@ -356,18 +356,43 @@ def test_what_the_sampler_does_next_is_not_recorded(folder_store: Store) -> None
     np.testing.assert_array_equal(zarr_array(folder_store, "r", "trace/tensor"), expected)
 
 
-def test_noise_is_stored_raw_and_the_rest_compressed(folder_store: Store) -> None:
+def test_noise_of_a_layer_is_stored_raw_and_the_rest_compressed(folder_store: Store) -> None:
     """A codec that saves nothing costs CPU at every read."""
+    noise = RANDOM.normal(size=(64, 512)).astype("float16")
     with TraceRecorder(folder_store, "r", steps=2, samples=64) as rec:
-        rec.declare("settled", codec=Codec(name="zstd", level=3))
-        noise = RANDOM.integers(0, 2**16, (64, 512), np.uint16)
-        rec.record(0, noise=noise, flat=np.zeros((64, 512)), settled=noise)
+        rec.declare("settled", layer="blocks.0", codec=Codec(name="zstd", level=3))
+        rec.record(0, layer="blocks.0", noise=noise, flat=np.zeros((64, 512)), settled=noise)
 
-    codecs = {
-        f.spec.name: f.spec.codec.name for f in RunRecords(folder_store, "r").ledger.fields.values()
+    assert codecs_of(folder_store) == {"noise": "raw", "flat": "blosc", "settled": "zstd"}
+    read = zarr_array(folder_store, "r", "layers/blocks.0/noise")[0]
+    np.testing.assert_array_equal(read, noise)
+
+
+def test_noise_at_the_first_step_leaves_what_follows_compressed(folder_store: Store) -> None:
+    """A sampler begins with noise and ends with structure; one codec serves both."""
+    noise = RANDOM.normal(size=(64, 512)).astype("float16")
+    with TraceRecorder(folder_store, "r", steps=2, samples=64) as rec:
+        rec.inputs(noise_once=noise, samples=slice(0, 64))
+        for n, half in enumerate((noise, np.zeros_like(noise))):
+            rec.record(n, half=half, single=half.astype("float32"), whole=half.view("uint16"))
+
+    assert codecs_of(folder_store) == {
+        "half": "zstd",
+        "single": "blosc",
+        "whole": "blosc",
+        "noise_once": "raw",
     }
-    assert codecs == {"noise": "raw", "flat": "blosc", "settled": "zstd"}
-    np.testing.assert_array_equal(zarr_array(folder_store, "r", "trace/noise")[0], noise)
+    fields = RunRecords(folder_store, "r").ledger.fields
+    first, last = (fields["trace/half"].tile(n, 0) for n in range(2))
+    assert first is not None
+    assert last is not None
+    assert first.nbytes > 50 * last.nbytes
+
+
+def codecs_of(store: Store) -> dict[str, str]:
+    """Return the name of each field's codec."""
+    fields = RunRecords(store, "r").ledger.fields.values()
+    return {field.spec.name: field.spec.codec.name for field in fields}
 
 
 def test_scalars_of_all_kinds_become_step_coordinates(folder_store: Store) -> None:
