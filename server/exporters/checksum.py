@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from isal.isal_zlib import crc32, crc32_combine
 
+from server.exporters.virtual_file import VirtualFile
+
 if TYPE_CHECKING:
     from server.exporters.values import Values
 
@@ -26,7 +28,9 @@ def values_crc32(values: Values) -> int:
     known = _DECODED.get(values.digest)
     if known is None:
         known = 0
-        for chunk in values.read(0, values.nbytes):
+        file = VirtualFile([values])
+        file.ahead = values.field.run.archive.reader.ahead
+        for chunk in file.read():
             known = crc32(chunk, known)
         _DECODED.put(values.digest, known)
     return known

@@ -141,6 +141,7 @@ def _export(
         fields,
     )
     file, notes = chosen.build(cut)
+    file.ahead = run.archive.reader.ahead
     # Every answer needs it: better here, where the caller waits in a thread, and only once.
     _ = file.digest
     return Export(file, chosen.media_type, f"{run.manifest.id}{chosen.ending}", notes)

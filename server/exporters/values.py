@@ -96,6 +96,16 @@ class Values:
         plan = self.field.select(self._selectors({}))
         return blake2b(f"{plan.digest} {how}".encode(), digest_size=16).hexdigest()
 
+    @property
+    def grain(self) -> int:
+        """Bytes of the largest entry, along any axis, that is within a chunk."""
+        entry = self.nbytes
+        for length in self.shape:
+            if entry <= CHUNK_NBYTES:
+                break
+            entry //= length
+        return entry
+
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)`` of the array in C order."""
         if self._kept:

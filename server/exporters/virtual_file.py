@@ -2,14 +2,14 @@
 
 It is made of consecutive parts. A part knows its length and a digest of its bytes before
 any of them is read; a range reads the parts that it overlaps, and of those no more than
-it needs.
+it needs. Of a remote store, what comes next is read while something is sent.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,6 +18,8 @@ from archive_schema.errors import ErrorKind, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from server.query.ahead import Job, ReadAhead
 
 CHUNK_NBYTES: Final = 1 << 20
 """The most that `VirtualFile.read` yields at once."""
@@ -33,6 +35,10 @@ class Content(Protocol):
     @property
     def digest(self) -> str:
         """A strong digest of the bytes, or of what they follow from; nothing is read for it."""
+
+    @property
+    def grain(self) -> int:
+        """Where nothing is read twice if it is cut: at each multiple of so many bytes."""
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)``, at most `CHUNK_NBYTES` at a time.
@@ -57,6 +63,11 @@ class Literal:
         """Return a digest of the bytes."""
         return blake2b(self.data, digest_size=16).hexdigest()
 
+    @property
+    def grain(self) -> int:
+        """Return 1: it can be cut anywhere."""
+        return 1
+
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)``."""
         for at in range(start, stop, CHUNK_NBYTES):
@@ -70,9 +81,15 @@ class VirtualFile:
     ----------
     parts
         In the order of the file. Empty ones do not matter.
+
+    Attributes
+    ----------
+    ahead : ReadAhead, optional
+        What reads the parts that come next while one is used.
     """
 
     def __init__(self, parts: Sequence[Content]) -> None:
+        self.ahead: ReadAhead | None = None
         self._parts = [part for part in parts if part.nbytes]
         self._ends = list(accumulate(part.nbytes for part in self._parts))
         self.size = self._ends[-1] if self._ends else 0
@@ -104,7 +121,30 @@ class VirtualFile:
         if start < 0 or stop < 0:
             message = f"expected a range within [0, {self.size}), got [{start}, {stop})"
             raise InvalidInputError(ErrorKind.RANGE_NOT_SATISFIABLE, message)
-        return self._read(start, stop)
+        if self.ahead is None or self.ahead.threads == 1:
+            return self._read(start, stop)
+        return self._read_ahead(self.ahead, start, stop)
+
+    def _read_ahead(self, ahead: ReadAhead, start: int, stop: int) -> Iterator[bytes]:
+        for chunks in ahead.results(self._jobs(start, stop)):
+            yield from chunks
+
+    def _jobs(self, start: int, stop: int) -> Iterator[Job[list[bytes]]]:
+        """Yield what reads the range, a chunk at a time; what is in memory rides with the next."""
+        at = bisect_right(self._ends, start)
+        while start < stop:
+            part, end = self._parts[at], self._ends[at]
+            while isinstance(part, Literal) and end < min(stop, start + CHUNK_NBYTES):
+                at += 1
+                part, end = self._parts[at], self._ends[at]
+            begin = end - part.nbytes
+            chunk = max(1, CHUNK_NBYTES // part.grain) * part.grain
+            cut = min(stop, end, begin + (max(start - begin, 0) // chunk + 1) * chunk)
+            yield cut - start, partial(self._chunks, start, cut)
+            start, at = cut, at + (cut == end)
+
+    def _chunks(self, start: int, stop: int) -> list[bytes]:
+        return list(self._read(start, stop))
 
     def _read(self, start: int, stop: int) -> Iterator[bytes]:
         at = bisect_right(self._ends, start)

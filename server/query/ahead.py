@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
     from concurrent.futures import Future
 
 _T = TypeVar("_T")
@@ -51,7 +51,7 @@ class ReadAhead:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def results(self, jobs: Iterable[Job[_T]]) -> Iterator[_T]:
+    def results(self, jobs: Iterable[Job[_T]]) -> Generator[_T, None, None]:
         """Yield the result of each job, in order; *jobs* are taken as they are begun.
 
         Whoever stops early, or gets the error of a job, has the jobs that wait cancelled; those

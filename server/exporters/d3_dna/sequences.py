@@ -85,6 +85,11 @@ class _Records:
         said = f"{self.values.digest} {self.start} {self.before}"
         return blake2b(said.encode(), digest_size=16).hexdigest()
 
+    @property
+    def grain(self) -> int:
+        """Return the length: every read makes the whole text."""
+        return self.nbytes
+
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield bytes ``[start, stop)``; the text is made as a whole, because it is short."""
         rows = self.values.rows(self.start, self.start + len(self.before))
