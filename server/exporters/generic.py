@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -37,7 +38,8 @@ def generic_hdf5(cut: Cut) -> tuple[VirtualFile, tuple[str, ...]]:
         "tags": list(manifest.tags),
         "metadata": json.dumps(manifest.metadata),
     }
-    steps = {_STEP_NAME.format(step): _step_group(cut, step) for step in cut.steps}
+    recorded = _Recorded.of(cut)
+    steps = {_STEP_NAME.format(step): recorded.step(step) for step in cut.steps}
     samples = {
         name: Dataset(_hdf5_text(values)) for name, values in _sample_coordinates(cut).items()
     }
@@ -61,48 +63,74 @@ def generic_npz(cut: Cut) -> tuple[VirtualFile, tuple[str, ...]]:
     for name, values in _sample_coordinates(cut).items():
         members[f"samples/{name}"] = values
     for field in cut.fields(*Place):
+        steps = cut.steps_of(field)
         if not field.spec.place.stepped:
             members[field.path] = Values(field, None, cut.samples)
-        elif not field.spec.ragged and cut.steps_of(field) == cut.steps:
-            members[field.path] = Values(field, cut.steps, cut.samples)
-        else:
-            for step in cut.steps_of(field):
-                name = f"{field.path}/{_STEP_NAME.format(step)}"
-                members[name] = Values(field, step, cut.samples)
+        elif steps:
+            stacked = Values(field, steps, cut.samples)
+            if steps == cut.steps and not field.spec.ragged:
+                members[field.path] = stacked
+            else:
+                each = {f"{field.path}/{_STEP_NAME.format(step)}": step for step in steps}
+                members |= {name: stacked.at(step) for name, step in each.items()}
     return npz_file(members), cut.notes
 
 
-def _step_group(cut: Cut, step: int) -> Group:
-    attributes: dict[str, Attribute] = {"step": np.int64(step)}
-    for name, coordinate in _step_coordinates(cut).items():
-        value = coordinate.values.get(step)
-        if value is not None:
-            attributes[name] = _typed(value, coordinate.dtype)
-    members: dict[str, Group | Dataset] = {
-        field.spec.name: _dataset(cut, field, step)
-        for field in cut.fields(Place.TRACE)
-        if cut.has(field, step)
-    }
-    layers: dict[str, dict[str, Group | Dataset]] = {}
-    for field in cut.fields(Place.LAYERS):
-        if cut.has(field, step):
-            _, layer, name = field.path.split("/")
-            layers.setdefault(layer, {})[name] = _dataset(cut, field, step)
-    if layers:
-        groups = {layer: Group(members=fields) for layer, fields in layers.items()}
-        members["layers"] = Group(members=groups)
-    return Group(attributes, members)
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What the groups of all steps are made of, found once."""
+
+    cut: Cut
+    coordinates: Mapping[str, Coordinate]
+    traced: list[tuple[FieldView, Values]]
+    """Each field that is recorded at any of the steps, with its values at all of them."""
+    layers: list[tuple[FieldView, Values]]
+
+    @classmethod
+    def of(cls, cut: Cut) -> _Recorded:
+        traced, layers = (
+            [(f, _values(cut, f)) for f in cut.fields(place) if cut.steps_of(f)]
+            for place in (Place.TRACE, Place.LAYERS)
+        )
+        return cls(cut, _step_coordinates(cut), traced, layers)
+
+    def step(self, step: int) -> Group:
+        """Return the group of one step."""
+        attributes: dict[str, Attribute] = {"step": np.int64(step)}
+        for name, coordinate in self.coordinates.items():
+            value = coordinate.values.get(step)
+            if value is not None:
+                attributes[name] = _typed(value, coordinate.dtype)
+        members: dict[str, Group | Dataset] = {
+            field.spec.name: _dataset(values.at(step))
+            for field, values in self.traced
+            if self.cut.has(field, step)
+        }
+        layers: dict[str, dict[str, Group | Dataset]] = {}
+        for field, values in self.layers:
+            if self.cut.has(field, step):
+                _, layer, name = field.path.split("/")
+                layers.setdefault(layer, {})[name] = _dataset(values.at(step))
+        if layers:
+            groups = {layer: Group(members=fields) for layer, fields in layers.items()}
+            members["layers"] = Group(members=groups)
+        return Group(attributes, members)
 
 
 def _fields_group(cut: Cut, place: Place) -> Group:
-    return Group(members={f.spec.name: _dataset(cut, f, None) for f in cut.fields(place)})
+    return Group(members={f.spec.name: _dataset(_values(cut, f)) for f in cut.fields(place)})
 
 
-def _dataset(cut: Cut, field: FieldView, step: int | None) -> Dataset:
+def _values(cut: Cut, field: FieldView) -> Values:
+    """Return the values of *field* as HDF5 holds them, at all its steps."""
     conversion = encoded_text(field.dtype) if field.dtype.kind == "U" else None
-    dims = field.dims[1:] if field.spec.place.stepped else field.dims
-    values = Values(field, step, cut.samples, conversion=conversion)
-    return Dataset(values, {"dims": list(dims)})
+    steps = cut.steps_of(field) if field.spec.place.stepped else None
+    return Values(field, steps, cut.samples, conversion=conversion)
+
+
+def _dataset(values: Values) -> Dataset:
+    dims = values.field.dims
+    return Dataset(values, {"dims": list(dims[len(dims) - len(values.shape) :])})
 
 
 def _step_coordinates(cut: Cut) -> Mapping[str, Coordinate]:

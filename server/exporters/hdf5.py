@@ -1,24 +1,21 @@
-"""An HDF5 file as a virtual file: its metadata in memory, its datasets wherever they are.
+"""An HDF5 file as a virtual file: its metadata in memory and first, its datasets behind it.
 
-1. The HDF5 library creates the file's groups, attributes and datasets, and writes none of
-   the values. Datasets are contiguous and placed when they are created.
-2. It does its I/O on a `_Capture`, which keeps what is written: the metadata.
-3. The library says where each dataset's values belong. There go the contents, and the
-   captured bytes between them.
+1. The HDF5 library creates the file's groups, attributes and datasets, and gives none of the
+   contiguous datasets a place, as it does until values are written.
+2. It does its I/O on a `Capture`, which keeps what is written: the metadata, in one piece.
+3. The values follow it, one dataset after another. The two things that the library could not
+   know are filled in: where each dataset's values begin, and where the file ends.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from dataclasses import dataclass, field
-from itertools import zip_longest
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5o, h5p, h5s, h5t
 
 from server.exporters.values import Conversion
 from server.exporters.virtual_file import Content, Literal, VirtualFile
@@ -32,6 +29,15 @@ Attribute: TypeAlias = "str | bool | int | float | np.generic | NDArray[Any] | l
 """Stored as h5py would store it: str as variable-length UTF-8, bool as an enum."""
 
 _TEXT: Final = h5py.string_dtype()
+
+# Of the library's oldest layout, which `_create` asks for: superblock 0, object headers 1.
+_ADDRESS: Final = 8
+_END_OF_FILE: Final = 40
+"""Where the superblock says how long the file is."""
+_HEADER_PREFIX: Final = 16
+_MESSAGE_PREFIX: Final = 8
+_LAYOUT_MESSAGE: Final = 8
+_NOWHERE: Final = b"\x03\x01" + b"\xff" * _ADDRESS
 
 
 class ArrayContent(Content, Protocol):
@@ -76,16 +82,20 @@ def encoded_text(dtype: np.dtype[Any]) -> Conversion:
 def hdf5_file(root: Group) -> VirtualFile:
     """Return the file that holds *root*; equal trees give equal bytes."""
     capture = _Capture()
-    placed = _create(root, capture)
-    return VirtualFile(_parts(capture, sorted(placed, key=attrgetter("offset"))))
+    headers = _create(root, capture)
+    metadata = capture.data()
+    end = len(metadata)
+    contents: list[Content] = []
+    for header, content in headers:
+        _put_address(metadata, header, end)
+        contents.append(content)
+        end += content.nbytes
+    metadata[_END_OF_FILE : _END_OF_FILE + _ADDRESS] = end.to_bytes(_ADDRESS, "little")
+    return VirtualFile([Literal(bytes(metadata)), *contents])
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """The values of a dataset and where in the file they begin."""
-
-    offset: int
-    content: Content
+_Headed: TypeAlias = tuple[int, Content]
+"""Where a dataset's object header lies, and the values of the dataset."""
 
 
 class _Capture:
@@ -122,6 +132,13 @@ class _Capture:
     def flush(self) -> None:
         """Do nothing: everything is in memory."""
 
+    def data(self) -> bytearray:
+        """Return the file; bytes that nobody wrote are zero, as in a sparse file."""
+        data = bytearray(self.nbytes)
+        for offset, written in self.writes:
+            data[offset : offset + len(written)] = written
+        return data
+
 
 class _Layout:
     """Property lists and types, made once for a file: making them costs more than using them."""
@@ -132,7 +149,7 @@ class _Layout:
         self.group.set_obj_track_times(False)
         self.dataset = h5p.create(h5p.DATASET_CREATE)
         self.dataset.set_obj_track_times(False)
-        self.dataset.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+        self.dataset.set_alloc_time(h5d.ALLOC_TIME_LATE)
         self.dataset.set_fill_time(h5d.FILL_TIME_NEVER)
         self.scalar = h5s.create(h5s.SCALAR)
         self.text = h5t.py_create(_TEXT, logical=True)
@@ -153,28 +170,29 @@ class _Layout:
         return self._types[key]
 
 
-def _create(root: Group, capture: _Capture) -> list[_Placed]:
+def _create(root: Group, capture: _Capture) -> list[_Headed]:
+    """Let the library write *root*'s metadata; return each dataset's header and its values."""
     access = h5p.create(h5p.FILE_ACCESS)
     # The layout that every HDF5 since 1.0 reads, and that h5py's users have had.
     access.set_libver_bounds(h5f.LIBVER_EARLIEST, h5f.LIBVER_LATEST)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_fileobj_driver(h5fd.fileobj_driver, capture)
     file = h5f.create(b"virtual", h5f.ACC_TRUNC, fapl=access)
-    placed: list[_Placed] = []
+    headed: list[_Headed] = []
     try:
-        _fill(h5g.open(file, b"/"), root, _Layout(), placed)
+        _fill(h5g.open(file, b"/"), root, _Layout(), headed)
     finally:
         file.close()
-    return placed
+    return headed
 
 
-def _fill(group: Any, tree: Group, layout: _Layout, placed: list[_Placed]) -> None:
+def _fill(group: Any, tree: Group, layout: _Layout, headed: list[_Headed]) -> None:
     for name, value in tree.attributes.items():
         _put_attribute(group, name, value, layout)
     for name, member in tree.members.items():
         if isinstance(member, Group):
             inner = h5g.create(group, name.encode(), gcpl=layout.group)
-            _fill(inner, member, layout, placed)
+            _fill(inner, member, layout, headed)
             continue
         values = member.values
         made = h5d.create(
@@ -184,10 +202,9 @@ def _fill(group: Any, tree: Group, layout: _Layout, placed: list[_Placed]) -> No
             layout.space(values.shape),
             dcpl=layout.dataset,
         )
-        offset = made.get_offset()
-        if offset is not None:  # an empty dataset has no place
+        if values.nbytes:  # an empty dataset has no place
             content = Literal(_little(values)) if isinstance(values, np.ndarray) else values
-            placed.append(_Placed(offset, content))
+            headed.append((h5o.get_info(made).addr, content))
         for key, value in member.attributes.items():
             _put_attribute(made, key, value, layout)
 
@@ -209,27 +226,17 @@ def _little(values: NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _parts(capture: _Capture, placed: list[_Placed]) -> list[Content]:
-    """Return the parts of the file: contents where they belong, captured bytes between.
-
-    Bytes that nobody wrote are zero, as in a sparse file.
-    """
-    gaps = _gaps(placed, capture.nbytes)
-    starts = [start for start, _ in gaps]
-    buffers = [bytearray(stop - start) for start, stop in gaps]
-    for offset, data in capture.writes:
-        at = bisect_right(starts, offset) - 1
-        begin = offset - starts[at]
-        if begin + len(data) > len(buffers[at]):
-            message = f"the HDF5 library wrote {len(data)} bytes at {offset}, into a dataset"
-            raise RuntimeError(message)
-        buffers[at][begin : begin + len(data)] = data
-    between = [Literal(bytes(buffer)) for buffer in buffers]
-    contents = [one.content for one in placed]
-    return [part for pair in zip_longest(between, contents) for part in pair if part is not None]
-
-
-def _gaps(placed: list[_Placed], nbytes: int) -> list[tuple[int, int]]:
-    """Return the ranges before, between and after the contents; one more than contents."""
-    ends = [0, *(one.offset + one.content.nbytes for one in placed)]
-    return list(zip(ends, [*(one.offset for one in placed), nbytes], strict=True))
+def _put_address(metadata: bytearray, header: int, address: int) -> None:
+    """Say in the object header at *header* that the dataset's values begin at *address*."""
+    at = header + _HEADER_PREFIX
+    end = at + int.from_bytes(metadata[header + 8 : header + 12], "little")
+    while at < end:
+        kind = int.from_bytes(metadata[at : at + 2], "little")
+        body = at + _MESSAGE_PREFIX
+        # Version 3, contiguous, no address yet: the library has reserved the place.
+        if kind == _LAYOUT_MESSAGE and metadata[body : body + 2 + _ADDRESS] == _NOWHERE:
+            metadata[body + 2 : body + 2 + _ADDRESS] = address.to_bytes(_ADDRESS, "little")
+            return
+        at = body + int.from_bytes(metadata[at + 2 : at + 4], "little")
+    message = f"expected a contiguous dataset without a place at {header}, found none"
+    raise RuntimeError(message)

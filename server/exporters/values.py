@@ -7,6 +7,7 @@ it begins or ends within a long entry, the same along the next axis.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -83,15 +84,36 @@ class Values:
         self._steps = steps
         self._samples = samples if field.spec.sampled else None
         self._conversion = conversion
+        self._whole: Values | None = None
         self.dtype = field.dtype if conversion is None else conversion.dtype
         self._kept = self._kept_axes()
         suffix = () if conversion is None else conversion.suffix
         self.shape: tuple[int, ...] = (*(len(taken) for _, taken in self._kept), *suffix)
         self.nbytes = self.dtype.itemsize * math.prod(self.shape)
 
-    @cached_property
+    def at(self, step: int) -> Values:
+        """Return the values at one of the steps; cheap, because a file holds thousands.
+
+        Their digest follows from that of all steps: it says more than it must.
+        """
+        if self.field.spec.ragged:
+            return Values(self.field, step, self._samples, conversion=self._conversion)
+        one = copy(self)
+        one._narrow(step, self)  # noqa: SLF001  of this class
+        return one
+
+    def _narrow(self, step: int, whole: Values) -> None:
+        self._steps, self._whole = step, whole
+        self._kept, self.shape = self._kept[1:], self.shape[1:]
+        self.nbytes = self.dtype.itemsize * math.prod(self.shape)
+
+    @property
     def digest(self) -> str:
         """A strong digest of the values; no data is read for it."""
+        return self._digest if self._whole is None else f"{self._whole.digest} {self._steps}"
+
+    @cached_property
+    def _digest(self) -> str:
         how = "as recorded" if self._conversion is None else self._conversion.name
         plan = self.field.select(self._selectors({}))
         return blake2b(f"{plan.digest} {how}".encode(), digest_size=16).hexdigest()
@@ -161,6 +183,8 @@ class Values:
         if spec.sampled:
             axes.append(("sample", self._sample_positions()))
         tail = spec.tail
+        if spec.ragged and isinstance(self._steps, tuple):
+            return axes  # a shape for each step, of which `at` asks
         if spec.ragged:
             shape = field.ledger.shape_at(self.step_numbers[0])
             if shape is None:

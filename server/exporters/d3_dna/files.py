@@ -35,18 +35,23 @@ def logger_hdf5(cut: Cut) -> tuple[VirtualFile, tuple[str, ...]]:
         group[field.spec.name] = Dataset(log.values(field, None, text=True))
     if log.schedule is not None or schedule:
         metadata[NOISE_SCHEDULE] = Group(log.schedule or {}, schedule)
-    steps: dict[str, Group | Dataset] = {
+    traced = {
+        field: log.values(field, steps, text=True)
+        for field in log.traced
+        if (steps := cut.steps_of(field))
+    }
+    groups: dict[str, Group | Dataset] = {
         _STEP_NAME.format(step): Group(
             log.step_attributes(step),
             {
-                field.spec.name: Dataset(log.values(field, step, text=True))
-                for field in log.traced
+                field.spec.name: Dataset(values.at(step))
+                for field, values in traced.items()
                 if cut.has(field, step)
             },
         )
         for step in cut.steps
     }
-    root = Group(members={"metadata": Group(log.attributes, metadata), "steps": Group({}, steps)})
+    root = Group(members={"metadata": Group(log.attributes, metadata), "steps": Group({}, groups)})
     return hdf5_file(root), (*cut.notes, *log.notes())
 
 
