@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +57,7 @@ def main() -> int:
             found[name] = Findings()
             found[name].text(f"**Failed**: {type(error).__name__}: {error}\n")
             failed.append(name)
-            print(f"{name} failed: {error!r}", file=sys.stderr)
+            traceback.print_exception(error)
         page = write(folder, _preface(), found)  # after each, so that a broken run leaves its part
     print(page.read_text())
     print(f"written to {page.parent}" + (f"; failed: {', '.join(failed)}" if failed else ""))

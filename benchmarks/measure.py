@@ -43,6 +43,11 @@ def compare(
     for _ in range(rounds):
         for name, way in ways.items():
             samples[name].append(_timed(way, calls))
+    return summarise(samples, reference)
+
+
+def summarise(samples: Mapping[str, list[tuple[float, float]]], reference: str) -> list[Row]:
+    """Return the rows of ways that took (CPU, wall) seconds a call in each round."""
     return [_row(name, taken, samples[reference]) for name, taken in samples.items()]
 
 
