@@ -23,7 +23,8 @@ test: setup  ## run the tests, on two cores
 check: setup  ## lint, format, types, who may import whom
 	scripts/check
 
-bench: setup  ## measure; QUICK=1 makes it small
+bench: setup  ## measure beside peers, which it installs; QUICK=1 makes it small
+	benchmarks/peers/setup
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what builds and tools left behind; .venv stays
