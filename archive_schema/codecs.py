@@ -180,6 +180,8 @@ class BlockDecoder:
         self._named = stored_dtype
         self._dtype = numpy_dtype(stored_dtype)
         self._unpack = _UNPACKERS[codec.name]
+        self.views = codec.name == "raw"
+        """Whether what it gives is a view of what it got."""
 
     def __call__(self, data: bytes | memoryview, block: Sequence[int]) -> NDArray[Any]:
         """Decode a block; errors as `decode_block`."""

@@ -139,6 +139,11 @@ def to_given(stored: NDArray[Any], spec: FieldSpec) -> NDArray[Any]:
     return stored
 
 
+def given(stored: NDArray[Any], spec: FieldSpec) -> NDArray[Any]:
+    """Return `to_given` as far as NumPy does not do it where the values are assigned."""
+    return to_given(stored, spec) if spec.encoding is Encoding.BITS else stored
+
+
 def fill_value(stored_dtype: str) -> object:
     """Return what Zarr shows where nothing was recorded: NaN where the dtype has one."""
     dtype = numpy_dtype(stored_dtype)

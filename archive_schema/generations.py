@@ -137,6 +137,11 @@ class ShardTable:
         """Return the shard and tile position of every stored shard."""
         return self._rows.keys()
 
+    def ends(self, shard: int, tile: int) -> NDArray[np.int64] | None:
+        """Return where each block ends; the part of `at` that every read asks for."""
+        row = self._rows.get((shard, tile))
+        return None if row is None else self._ends[row]
+
     def at(self, shard: int, tile: int) -> Shard | None:
         """Return what is stored at a place, or None if nothing is."""
         row = self._rows.get((shard, tile))

@@ -33,15 +33,22 @@ class BlockCache:
 
     def get(self, key: BlockKey) -> NDArray[Any] | None:
         """Return a block that is held, or None."""
+        # Most are asked for once: only what is held needs the lock.
+        if key not in self._blocks:
+            return None
         with self._lock:
             values = self._blocks.get(key)
             if values is not None:
                 self._blocks.move_to_end(key)
             return values
 
+    def takes(self, nbytes: int) -> bool:
+        """Return whether a block of *nbytes* would be kept."""
+        return nbytes * _LARGEST_PART <= self.max_bytes
+
     def put(self, key: BlockKey, values: NDArray[Any]) -> None:
         """Keep a block, and drop those that were used longest ago."""
-        if values.nbytes * _LARGEST_PART > self.max_bytes:
+        if not self.takes(values.nbytes):
             return
         with self._lock:
             if key in self._blocks:

@@ -10,20 +10,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from archive_schema.codecs import decode_block
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError, StorageError
 from archive_schema.store.interface import is_remote
 from server.query.ahead import ReadAhead
 from server.query.cache import BlockCache
-from server.query.plan import adjacent
+from server.query.plan import spans
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from archive_schema.models import FieldSpec
+    from archive_schema.codecs import BlockDecoder
     from archive_schema.store import Store
+    from server.query.plan import Span
 
 READS_IN_FLIGHT: Final = 64
 """Ranges asked for at once where each takes a round trip: with 20 ms for one, twice as many
@@ -35,22 +36,6 @@ AHEAD_NBYTES: Final = 64 << 20
 some hundred megabytes a second where a round trip takes 20 ms."""
 
 
-class Stored(Protocol):
-    """What is known of a stored object that holds blocks back to back."""
-
-    @property
-    def nbytes(self) -> int:
-        """Return its length."""
-
-    @property
-    def ends(self) -> Sequence[int]:
-        """Return the offset at which each block ends."""
-
-    @property
-    def block(self) -> tuple[int, ...]:
-        """Return the extent of a block."""
-
-
 class BlockSource(Protocol):
     """A field whose blocks are read, as tiles or as shards; both are named by two numbers."""
 
@@ -59,11 +44,14 @@ class BlockSource(Protocol):
         """Return what tells its blocks from those of any other field."""
 
     @property
-    def spec(self) -> FieldSpec:
-        """Return its declaration, with the codec that its blocks have."""
+    def decoder(self) -> BlockDecoder:
+        """Return what decodes its blocks."""
 
-    def entry(self, step: int, tile: int) -> Stored | None:
-        """Return what is stored there, or None if nothing is."""
+    def ends(self, step: int, tile: int) -> NDArray[np.int64] | None:
+        """Return the offset at which each block of an object ends, or None if there is none."""
+
+    def nbytes(self, step: int, tile: int) -> int:
+        """Return the length of an object, as it is promised."""
 
     def tile_key(self, step: int, tile: int) -> str:
         """Return the key of the object."""
@@ -81,16 +69,14 @@ class TileRead(NamedTuple):
 
 
 class _Range(NamedTuple):
-    """Bytes ``[start, stop)`` of a tile, which hold *blocks* in their order."""
+    """Bytes of a tile to read."""
 
+    at: int
+    """Position of the tile among those that are read."""
     step: int
     tile: int
     key: str
-    entry: Stored
-    start: int
-    stop: int
-    blocks: list[int]
-    into: dict[int, NDArray[Any]]
+    span: Span
 
 
 class BlockReader:
@@ -131,86 +117,96 @@ class BlockReader:
         self.ahead.close()
         self._ranges.close()
 
-    def read(self, field: BlockSource, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
-        """Return the blocks of each read of *field* by number; an absent block is left out.
+    def blocks(
+        self, field: BlockSource, block: tuple[int, ...], reads: Sequence[TileRead]
+    ) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Yield the blocks of *reads*, in any order; one that is absent is left out.
+
+        Each comes with the position of its tile in *reads* and its number in the tile.
+
+        Parameters
+        ----------
+        block
+            Extent of a block.
 
         Raises
         ------
         FormatError
             ``tile-lost`` or ``tile-damaged``, naming the object and what it holds.
         """
-        results: list[dict[int, NDArray[Any]]] = []
         ranges: list[_Range] = []
-        for step, tile, blocks in reads:
-            found: dict[int, NDArray[Any]] = {}
+        for at, (step, tile, numbers) in enumerate(reads):
             missing = []
-            for block in blocks:
-                values = self.cache.get((field.identity, step, tile, block))
+            for number in numbers:
+                values = self.cache.get((field.identity, step, tile, number))
                 if values is None:
-                    missing.append(block)
+                    missing.append(number)
                 else:
-                    found[block] = values
-            results.append(found)
-            entry = field.entry(step, tile) if missing else None
-            if entry is not None:
+                    yield at, number, values
+            ends = field.ends(step, tile) if missing else None
+            if ends is not None:
                 key = field.tile_key(step, tile)
-                ranges += [
-                    _Range(step, tile, key, entry, *one, found)
-                    for one in adjacent(missing, entry.ends, self._gap_bytes)
-                ]
+                for span in spans(missing, ends, self._gap_bytes):
+                    ranges.append(_Range(at, step, tile, key, span))  # noqa: PERF401  faster so
         if self._ranges.threads == 1 or len(ranges) == 1:  # which needs no thread
             for one in ranges:
-                self._take(field, one, self._fetch(field, one))
-            return results
-        jobs = ((one.stop - one.start, partial(self._fetch, field, one)) for one in ranges)
+                yield from self._taken(field, block, one, self._fetch(field, one))
+            return
+        jobs = (
+            (one.span.stop - one.span.start, partial(self._fetch, field, one)) for one in ranges
+        )
         for one, data in zip(ranges, self._ranges.results(jobs), strict=True):
-            self._take(field, one, data)
-        return results
+            yield from self._taken(field, block, one, data)
 
-    def _take(self, field: BlockSource, one: _Range, data: bytes) -> None:
-        """Decode a range; one that came over a network is read again before it is damaged.
+    def _taken(
+        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes
+    ) -> list[tuple[int, int, NDArray[Any]]]:
+        """Return the blocks of a range; one that came over a network is read again if damaged.
 
         What lies sound in a store may be cut or changed on its way, and no client notices.
         """
         try:
-            self._decode(field, one, data)
+            return self._decoded(field, block, one, data)
         except FormatError:
             if not self.remote:
                 raise
-            self._decode(field, one, self._fetch(field, one))
+            return self._decoded(field, block, one, self._fetch(field, one))
 
     def _fetch(self, field: BlockSource, one: _Range) -> bytes:
+        key, (start, stop, _) = one.key, one.span
         try:
-            return self.store.read_range(one.key, one.start, one.stop)
+            return self.store.read_range(key, start, stop)
         except NotFoundError as error:
             raise self._lost(field, one) from error
         except StorageError:
             # Some stores refuse a range that begins behind the end of the object.
             try:
-                length = self.store.size(one.key)
+                length = self.store.size(key)
             except NotFoundError as error:
                 raise self._lost(field, one) from error
-            if length >= one.stop:
+            if length >= stop:
                 raise
             raise self._cut_short(field, one, length) from None
 
-    def _decode(self, field: BlockSource, one: _Range, data: bytes) -> None:
-        if one.start + len(data) < one.stop:
-            raise self._cut_short(field, one, one.start + len(data))
-        spec, ends, shape = field.spec, one.entry.ends, one.entry.block
-        whole = memoryview(data)
-        for block in one.blocks:
-            start = ends[block - 1] if block else 0
-            part = whole[start - one.start : ends[block] - one.start]
-            if spec.codec.name == "raw" and len(one.blocks) > 1:
-                # Raw values are a view: a cached block must not hold its neighbours' bytes.
-                part = memoryview(bytes(part))
+    def _decoded(
+        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes
+    ) -> list[tuple[int, int, NDArray[Any]]]:
+        at, step, tile, _, (start, stop, members) = one
+        if start + len(data) < stop:
+            raise self._cut_short(field, one, start + len(data))
+        decode, cache, whole = field.decoder, self.cache, memoryview(data)
+        found = []
+        for number, begin, end in members:
             try:
-                values = decode_block(part, spec.codec, spec.stored_dtype, shape)
+                values = decode(whole[begin - start : end - start], block)
             except (FormatError, RuntimeError, ValueError) as error:
-                raise self._damaged(field, one, f"block {block}: {error}") from error
-            one.into[block] = values
-            self.cache.put((field.identity, one.step, one.tile, block), values)
+                raise self._damaged(field, one, f"block {number}: {error}") from error
+            found.append((at, number, values))
+            if cache.takes(values.nbytes):
+                # A view is copied: a block that is kept must not hold its neighbours' bytes.
+                kept = values.copy() if decode.views and len(members) > 1 else values
+                cache.put((field.identity, step, tile, number), kept)
+        return found
 
     def _lost(self, field: BlockSource, one: _Range) -> FormatError:
         name = field.tile_name(one.step, one.tile)
@@ -223,6 +219,7 @@ class BlockReader:
     def _damaged(self, field: BlockSource, one: _Range, reason: str) -> FormatError:
         message = (
             f"the object of {field.tile_name(one.step, one.tile)} is damaged: {reason};"
-            f" expected {one.entry.nbytes} bytes as committed: {self.store.url}/{one.key}"
+            f" expected {field.nbytes(one.step, one.tile)} bytes as committed:"
+            f" {self.store.url}/{one.key}"
         )
         return FormatError(ErrorKind.TILE_DAMAGED, message)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from archive_schema.codecs import BlockDecoder
 from archive_schema.dtypes import numpy_dtype
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
-from archive_schema.layout import field_path, run_prefix, stored_key, tile_extent
+from archive_schema.layout import field_path, run_prefix, stored_keys, tile_extent
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
@@ -18,13 +19,12 @@ from server.query.shards import ShardedField
 from server.query.slice import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from archive_schema.ledger import FieldLedger, TileEntry
     from archive_schema.selection import Selector, Taken
-    from server.query.fetch import TileRead
     from server.query.run import RunView
 
 
@@ -45,7 +45,8 @@ class FieldView:
         """What the field's values are read from where they do not lie as recorded."""
         self.dims = self.spec.dims
         self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
-        self._grids: dict[tuple[tuple[int, ...], tuple[int, ...]], Grid] = {}
+        self.decoder = BlockDecoder(self.spec.codec, self.spec.stored_dtype)
+        self._key = stored_keys(run.manifest, self.spec, run.zarr)
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -106,10 +107,11 @@ class FieldView:
             for name, length in zip(names, lengths, strict=True)
         )
         whole = (self.spec.tile, *tail) if sampled else tail
-        parts = self._grid(whole, block).parts(within)
-        table = self.ledger.table(numbers, [part.tile for part in parts])
+        grid = Grid.of(whole, block or (1,) * len(whole), sampled=sampled)
+        plan = grid.plan(within)
+        table = self.ledger.table(numbers, plan.tiles)
         mask = None
-        if (table[..., 0] < [part.reach for part in parts]).any():
+        if np.count_nonzero(table[..., 0] < plan.reaches):
             mask = self._mask(numbers, within[0] if sampled else 0)
             if missing == "error":
                 raise self._not_recorded(numbers, mask, within)
@@ -117,7 +119,8 @@ class FieldView:
             self,
             numbers=numbers,
             taken=(*lead, *within),
-            grid=self._grid(whole, block),
+            grid=grid,
+            plan=plan,
             tiles=table[..., 1:],
             mask=mask,
         )
@@ -126,17 +129,19 @@ class FieldView:
         """Return what the commits say of a tile, or None if it is not recorded."""
         return self.ledger.tile(step, tile)
 
+    def ends(self, step: int, tile: int) -> NDArray[np.int64] | None:
+        """Return where the blocks of a tile end, or None if it is not recorded."""
+        return self.ledger.ends(step, tile)
+
+    def nbytes(self, step: int, tile: int) -> int:
+        """Return the length of a tile's object; 0 if it is not recorded."""
+        entry = self.ledger.tile(step, tile)
+        return 0 if entry is None else entry.nbytes
+
     def tile_key(self, step: int, tile: int) -> str:
         """Return the key of the object that holds a recorded tile."""
-        run = self.run
         aside = self.ledger.aside(step, tile)
-        if aside:
-            return f"{run_prefix(run.manifest.id)}/{aside}"
-        return stored_key(run.manifest, self.spec, step, tile, run.zarr)
-
-    def read(self, reads: Sequence[TileRead]) -> list[dict[int, NDArray[Any]]]:
-        """Return the decoded blocks of each read; errors as `BlockReader.read`."""
-        return self.run.archive.reader.read(self, reads)
+        return f"{run_prefix(self.run.manifest.id)}/{aside}" if aside else self._key(step, tile)
 
     def renewed(self) -> FieldView | None:
         """Return the field as it lies since the run was rewritten, or None if it was not.
@@ -184,13 +189,6 @@ class FieldView:
         counts = self.ledger.table(numbers, tiles.tolist())[..., 0]
         mask: NDArray[np.bool_] = positions % self.spec.tile < counts[:, at]
         return mask
-
-    def _grid(self, whole: tuple[int, ...], block: tuple[int, ...]) -> Grid:
-        grid = self._grids.get((whole, block))
-        if grid is None:
-            grid = Grid.of(whole, block or (1,) * len(whole), sampled=self.spec.sampled)
-            self._grids[whole, block] = grid
-        return grid
 
     def _not_recorded(
         self, numbers: tuple[int, ...], mask: NDArray[np.bool_], within: tuple[Taken, ...]

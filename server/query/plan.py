@@ -2,8 +2,8 @@
 
 1. Along each axis the selection is cut where it enters another block: a `Part`.
 2. The product of the axes' parts are the `Cell`s: from one block into one box of the result.
-3. Cells are grouped by tile. They are the same at every step, and for whoever asks for the same
-   samples of another step, so what was planned lately is kept.
+3. Cells are grouped by block, and blocks by tile: a `Plan`. It is the same at every step, and for
+   whoever asks for the same samples of another step, so what was planned lately is kept.
 
 On the sample axis blocks are numbered through all tiles; that works because a block
 divides a tile evenly.
@@ -15,14 +15,14 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from archive_schema.layout import blocks_per_axis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,10 +51,8 @@ class Part(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What one block gives to a result."""
+    """What one block gives to a result: ``result[target] = block[source]``."""
 
-    block: int
-    """Number of the block in its tile, in C order."""
     source: tuple[Source, ...]
     target: tuple[slice, ...]
     """Where the values go, along the axes after step."""
@@ -64,14 +62,28 @@ class TilePart(NamedTuple):
     """What a selection takes from one tile."""
 
     tile: int
-    reach: int
-    """How many samples the tile must have for that; 0 without a sample axis."""
     blocks: tuple[int, ...]
-    """Blocks of the tile that are touched, by rising number."""
-    cells: tuple[Cell, ...]
+    """Blocks of the tile that are touched, in C order and by rising number."""
+    cells: Mapping[int, Sequence[Cell]]
+    """By number of the block."""
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """How a selection along the axes after step is read; shared, and never written to."""
+
+    taken: tuple[Taken, ...]
+    """Along each axis after step."""
+    lengths: tuple[int, ...]
+    """How many entries that are; 1 of an axis that is dropped."""
+    parts: tuple[TilePart, ...]
+    tiles: tuple[int, ...]
+    """Number of the tile of each part."""
+    reaches: NDArray[np.int64]
+    """How many samples each of these tiles must have; 0 without a sample axis."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Grid:
     """How a tile is cut into blocks."""
 
@@ -81,21 +93,23 @@ class Grid:
     blocks_in_tile: int
     """Blocks along the sample axis of one tile; 0 without a sample axis."""
 
-    @classmethod
-    def of(cls, tile_shape: Sequence[int], block: tuple[int, ...], *, sampled: bool) -> Grid:
+    @staticmethod
+    @lru_cache(maxsize=512)
+    def of(tile_shape: tuple[int, ...], block: tuple[int, ...], *, sampled: bool) -> Grid:
         """Return the grid of tiles of *tile_shape*, whose first axis may be sample."""
         counts = blocks_per_axis(tile_shape, block)
         strides = tuple(math.prod(counts[axis + 1 :]) for axis in range(len(counts)))
-        return cls(block, strides, counts[0] if sampled else 0)
+        return Grid(block, strides, counts[0] if sampled else 0)
 
-    def parts(self, taken: tuple[Taken, ...]) -> tuple[TilePart, ...]:
-        """Return what a selection along the axes after step takes from each tile it touches."""
-        if any(isinstance(one, tuple) for one in taken):  # a list may be long: it is not kept
-            return _tile_parts(self, taken)
-        return _kept_tile_parts(self, taken)
+    def plan(self, taken: tuple[Taken, ...]) -> Plan:
+        """Return how a selection along the axes after step is read."""
+        for one in taken:
+            if isinstance(one, tuple):  # a list may be long: it is not kept
+                return _plan(self, taken)
+        return _kept_plan(self, taken)
 
 
-def _tile_parts(grid: Grid, taken: tuple[Taken, ...]) -> tuple[TilePart, ...]:
+def _plan(grid: Grid, taken: tuple[Taken, ...]) -> Plan:
     axes = [axis_parts(one, extent) for one, extent in zip(taken, grid.block, strict=True)]
     reach: dict[int, int] = {}
     if grid.blocks_in_tile:
@@ -104,23 +118,34 @@ def _tile_parts(grid: Grid, taken: tuple[Taken, ...]) -> tuple[TilePart, ...]:
             reach[tile] = max(reach.get(tile, 0), block * grid.block[0] + part.reach)
     else:
         reach[0] = 0
-    cells: dict[int, list[Cell]] = {tile: [] for tile in reach}
+    tiles: dict[int, dict[int, list[Cell]]] = {tile: {} for tile in reach}
     for parts in product(*axes):
         number = tile = 0
         for part, stride in zip(parts, grid.strides, strict=True):
             number += part.block * stride
         if grid.blocks_in_tile:
             tile, number = divmod(number, grid.blocks_in_tile * grid.strides[0])
-        source = tuple([part.source for part in parts])
+        source = _index([part.source for part in parts], grid.block)
         target = tuple([slice(part.start, part.stop) for part in parts])
-        cells[tile].append(Cell(number, source, target))
-    return tuple(
-        TilePart(tile, reach[tile], tuple(sorted({cell.block for cell in part})), tuple(part))
-        for tile, part in cells.items()
+        tiles[tile].setdefault(number, []).append(Cell(source, target))
+    return Plan(
+        taken,
+        tuple([1 if isinstance(one, int) else len(one) for one in taken]),
+        tuple([TilePart(tile, tuple(sorted(cells)), cells) for tile, cells in tiles.items()]),
+        tuple(reach),
+        np.array(list(reach.values()), np.int64),
     )
 
 
-_kept_tile_parts = lru_cache(maxsize=512)(_tile_parts)
+_kept_plan = lru_cache(maxsize=512)(_plan)
+
+
+def _index(source: Sequence[Source], block: Sequence[int]) -> tuple[Source, ...]:
+    """Return the index of a block that takes each of *source* along its own axis."""
+    if sum(not isinstance(one, slice) for one in source) < 2:  # noqa: PLR2004  NumPy would pair two
+        return tuple(source)
+    positions = (np.arange(extent)[one] for one, extent in zip(source, block, strict=True))
+    return np.ix_(*positions)
 
 
 def axis_parts(taken: Taken, extent: int) -> list[Part]:
@@ -149,10 +174,17 @@ def axis_parts(taken: Taken, extent: int) -> list[Part]:
     return parts
 
 
-def adjacent(
-    blocks: Iterable[int], ends: Sequence[int], gap_bytes: int = 0
-) -> list[tuple[int, int, list[int]]]:
-    """Return byte ranges ``[start, stop)`` of rising *blocks*, neighbours in one range.
+class Span(NamedTuple):
+    """Bytes ``[start, stop)`` of an object, and the blocks in them."""
+
+    start: int
+    stop: int
+    blocks: list[tuple[int, int, int]]
+    """Number of each, and where it begins and ends."""
+
+
+def spans(blocks: Sequence[int], ends: NDArray[np.int64], gap_bytes: int = 0) -> list[Span]:
+    """Return the bytes of rising *blocks*, neighbours in one range.
 
     Parameters
     ----------
@@ -162,26 +194,23 @@ def adjacent(
     gap_bytes
         So far apart two blocks may lie and be neighbours.
     """
-    ranges: list[tuple[int, int, list[int]]] = []
+    if not blocks:
+        return []
+    # A tile may have thousands of blocks, of which few are touched.
+    first = max(blocks[0] - 1, 0)
+    known = ends[first : blocks[-1] + 1].tolist()
+    found: list[Span] = []
     for block in blocks:
-        start, stop = ends[block - 1] if block else 0, ends[block]
-        if start == stop:
+        begin, end = known[block - first - 1] if block else 0, known[block - first]
+        if begin == end:
             continue
-        if ranges and start - ranges[-1][1] <= gap_bytes:
-            first, _, members = ranges.pop()
-            ranges.append((first, stop, [*members, block]))
+        if found and begin - found[-1].stop <= gap_bytes:
+            start, _, members = found.pop()
+            members.append((block, begin, end))
+            found.append(Span(start, end, members))
         else:
-            ranges.append((start, stop, [block]))
-    return ranges
-
-
-def pick(values: NDArray[Any], source: Sequence[Source]) -> NDArray[Any]:
-    """Return ``values[source]``, where index arrays select each its own axis."""
-    picked = values[tuple(s if isinstance(s, slice) else slice(None) for s in source)]
-    for axis, one in enumerate(source):
-        if not isinstance(one, slice):
-            picked = picked.take(one, axis=axis)
-    return picked
+            found.append(Span(begin, end, [(block, begin, end)]))
+    return found
 
 
 def _list_parts(positions: NDArray[np.intp], extent: int) -> list[Part]:

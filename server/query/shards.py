@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archive_schema.dtypes import to_given
-from archive_schema.layout import field_steps, tile_extent, tile_key
+from archive_schema.codecs import BlockDecoder
+from archive_schema.dtypes import given
+from archive_schema.layout import field_steps, tile_extent, tile_keys
 from server.query.fetch import TileRead
-from server.query.plan import Grid, pick
+from server.query.plan import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
 
 
 class ShardedField:
-    """The shards of a field, as `BlockReader.read` takes them."""
+    """The shards of a field, as `BlockReader.blocks` takes them."""
 
     def __init__(self, field: FieldView, table: ShardTable) -> None:
         self._field = field
         self._table = table
         self.run = field.run
         self.identity = field.identity
-        self.spec = field.spec.model_copy(update={"codec": table.codec})
+        self.spec = field.spec
+        self.decoder = BlockDecoder(table.codec, field.spec.stored_dtype)
         declared = self.run.manifest.steps
+        self._key = tile_keys(self.run.manifest.id, self.spec, self.run.zarr)
         self._positions = (
             {step: at for at, step in enumerate(field_steps(self.spec, declared))}
             if isinstance(declared, tuple)
@@ -55,17 +58,23 @@ class ShardedField:
             What is in no stored block stays as it is.
         """
         spec, out = self._field.spec, np.moveaxis(values, 0, -1)
+        reader = self._field.run.archive.reader
         for shard, start, local in self._split(numbers):
-            parts = self._grid.parts((*within, local))
+            parts = self._grid.plan((*within, local)).parts
             reads = [TileRead(shard, part.tile, part.blocks) for part in parts]
-            rows: tuple[Any, ...] = (..., slice(start, start + len(local)))
-            steps = out[rows]
-            found = self._field.run.archive.reader.read(self, reads)
-            for part, decoded in zip(parts, found, strict=True):
-                for cell in part.cells:
-                    block = decoded.get(cell.block)
-                    if block is not None:
-                        steps[cell.target] = to_given(pick(block, cell.source), spec)
+            steps = out[..., start : start + len(local)]
+            for at, number, block in reader.blocks(self, self._grid.block, reads):
+                for source, target in parts[at].cells[number]:
+                    steps[target] = given(block[source], spec)
+
+    def ends(self, shard: int, tile: int) -> NDArray[np.int64] | None:
+        """Return where the blocks of a shard end, or None if there is none."""
+        return self._table.ends(shard, tile)
+
+    def nbytes(self, shard: int, tile: int) -> int:
+        """Return the length of a shard's object; 0 if there is none."""
+        found = self._table.at(shard, tile)
+        return 0 if found is None else found.nbytes
 
     def entry(self, shard: int, tile: int) -> Shard | None:
         """Return what is stored at a place, or None if nothing is."""
@@ -73,7 +82,7 @@ class ShardedField:
 
     def tile_key(self, shard: int, tile: int) -> str:
         """Return the key of a shard's object."""
-        return tile_key(self.run.manifest.id, self.spec, shard, tile, self.run.zarr)
+        return self._key(shard, tile)
 
     def tile_name(self, shard: int, tile: int) -> str:
         """Say in words which shard is meant."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from archive_schema.dtypes import to_given
+from archive_schema.dtypes import given
 from archive_schema.errors import FormatError
 from archive_schema.selection import length_of
 from server.query.fetch import TileRead
-from server.query.plan import axis_parts, pick
+from server.query.plan import axis_parts, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from archive_schema.selection import Taken
     from server.query.field import FieldView
-    from server.query.plan import Grid
+    from server.query.plan import Grid, Plan
 
 PIECE_NBYTES: Final = 1 << 20
 
@@ -41,6 +41,8 @@ class Slice:
         What is taken along each of the field's dims, step included.
     grid
         How the tiles at those steps are cut into blocks.
+    plan
+        How what is taken along the axes after step is read.
     tiles : shape (steps, touched tiles, 3)
         Length, CRC32C and CRC-32 of every tile touched; -1 where none is recorded.
     mask : shape (steps, samples), or (steps, 1) without a sample axis, optional
@@ -54,6 +56,7 @@ class Slice:
         numbers: tuple[int, ...],
         taken: tuple[Taken, ...],
         grid: Grid,
+        plan: Plan,
         tiles: NDArray[np.int64],
         mask: NDArray[np.bool_] | None,
     ) -> None:
@@ -63,6 +66,7 @@ class Slice:
         self._numbers = numbers
         self._taken = taken
         self._grid = grid
+        self._plan = plan
         self._tiles = tiles
         self._mask = mask
         lengths = [length_of(one) for one in taken]
@@ -75,14 +79,13 @@ class Slice:
     @cached_property
     def read_nbytes(self) -> int:
         """Stored bytes that `array` reads, if none of them is cached."""
-        parts = self._grid.parts(self._within)
         total = 0
         for step in self._numbers:
-            for part in parts:
-                entry = self.field.ledger.tile(step, part.tile)
-                if entry is not None:
-                    ends = (0, *entry.ends)
-                    total += sum(ends[block + 1] - ends[block] for block in part.blocks)
+            for part in self._plan.parts:
+                ends = self.field.ends(step, part.tile)
+                if ends is not None:
+                    found = spans(part.blocks, ends)
+                    total += sum(span.stop - span.start for span in found)
         return total
 
     @cached_property
@@ -114,7 +117,7 @@ class Slice:
         FormatError
             ``tile-lost`` or ``tile-damaged``.
         """
-        return self._read(self._numbers, self._taken, self._mask).reshape(self.shape)
+        return self._read(self._numbers, self._plan, self._mask).reshape(self.shape)
 
     def pieces(self, max_bytes: int = PIECE_NBYTES) -> Iterator[NDArray[Any]]:
         """Read everything, a piece of about *max_bytes* at a time.
@@ -163,11 +166,6 @@ class Slice:
     def _lengths(self) -> tuple[int, ...]:
         return tuple(1 if isinstance(one, int) else len(one) for one in self._taken)
 
-    @property
-    def _within(self) -> tuple[Taken, ...]:
-        """What is taken along the axes after step."""
-        return self._taken[1:] if self.field.spec.place.stepped else self._taken
-
     def _cuts(self, axis: int, count: int) -> list[tuple[int, int]]:
         """Cut *axis* into ranges of at most *count*, at borders of blocks where it can be."""
         offset = 1 if self.field.spec.place.stepped else 0
@@ -207,56 +205,46 @@ class Slice:
             mask = mask if mask is None else mask[slice(*box[0])]
         if spec.sampled and mask is not None:
             mask = mask[:, ranges[0]]
-        values = self._read(numbers, taken, mask)
+        within = taken[1:] if spec.place.stepped else taken
+        values = self._read(numbers, self._grid.plan(within), mask)
         place = tuple(slice(*box[one]) for one in kept)
         return place, values.reshape(tuple(one.stop - one.start for one in place))
 
     def _read(
-        self,
-        numbers: tuple[int, ...],
-        taken: tuple[Taken, ...],
-        mask: NDArray[np.bool_] | None,
+        self, numbers: tuple[int, ...], plan: Plan, mask: NDArray[np.bool_] | None
     ) -> NDArray[Any]:
         """Return values of shape (steps, *axes after step), dropped axes with length 1."""
-        field = self.field
-        within = taken[1:] if field.spec.place.stepped else taken
-        shape = tuple(1 if isinstance(one, int) else len(one) for one in within)
-        values = np.empty((len(numbers), *shape), self.dtype)
+        values = np.empty((len(numbers), *plan.lengths), self.dtype)
         if not values.size:
             return values
         try:
-            self._fill(values, numbers, within)
+            self._fill(values, numbers, plan)
         except FormatError:
             # What lay in one generation of the run when this was planned may lie in the next.
-            newer = field.renewed()
+            newer = self.field.renewed()
             if newer is None:
                 raise
             self.field = newer
-            self._fill(values, numbers, within)
+            self._fill(values, numbers, plan)
         if mask is not None:
-            absent = ~(mask if field.spec.sampled else mask[:, 0])
+            absent = ~(mask if self.field.spec.sampled else mask[:, 0])
             values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
         return values
 
-    def _fill(
-        self, values: NDArray[Any], numbers: tuple[int, ...], within: tuple[Taken, ...]
-    ) -> None:
+    def _fill(self, values: NDArray[Any], numbers: tuple[int, ...], plan: Plan) -> None:
         """Read into *values*, of shape (steps, *axes after step), what is recorded."""
-        field = self.field
+        field, parts = self.field, plan.parts
         if field.shards is not None:
-            field.shards.read(numbers, within, values)
+            field.shards.read(numbers, plan.taken, values)
             return
-        parts = self._grid.parts(within)
-        found = iter(field.read([TileRead(n, p.tile, p.blocks) for n in numbers for p in parts]))
-        for row in range(len(numbers)):
-            for part in parts:
-                decoded = next(found)
-                for cell in part.cells:
-                    block = decoded.get(cell.block)
-                    if block is not None:
-                        # A row of a 1-D array would be a number, which cannot be written to.
-                        target: tuple[Any, ...] = (row, *cell.target)
-                        values[target] = to_given(pick(block, cell.source), field.spec)
+        reader = field.run.archive.reader
+        reads = [TileRead(number, part.tile, part.blocks) for number in numbers for part in parts]
+        for at, number, block in reader.blocks(field, self._grid.block, reads):
+            row, part = divmod(at, len(parts))
+            # The ellipsis keeps a row of a 1-D array an array, which can be written to.
+            step = values[row, ...]
+            for source, target in parts[part].cells[number]:
+                step[target] = given(block[source], field.spec)
 
 
 def _split(lengths: Sequence[int], room: int) -> tuple[int, int]:

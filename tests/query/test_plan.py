@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive_schema.selection import Taken, take
-from server.query.plan import Grid, adjacent, axis_parts, pick
+from server.query.plan import Grid, axis_parts, spans
 from tests.query.strategies import selectors
 
 
@@ -32,37 +32,43 @@ def test_parts_put_together_are_the_selection(
     assert found == positions
 
 
-@given(st.lists(st.integers(0, 5), max_size=12), st.data())
-def test_neighbouring_blocks_are_one_range(lengths: list[int], data: st.DataObject) -> None:
+@given(st.lists(st.integers(0, 5), max_size=12), st.data(), st.integers(0, 6))
+def test_neighbouring_blocks_are_one_range(
+    lengths: list[int], data: st.DataObject, gap_bytes: int
+) -> None:
     """Each range is a round trip; absent blocks have no bytes."""
-    ends = np.cumsum(lengths).tolist() if lengths else []
-    blocks = sorted(data.draw(st.sets(st.sampled_from(range(len(ends)))))) if ends else []
+    ends = np.cumsum(lengths, dtype=np.int64)
+    blocks = sorted(data.draw(st.sets(st.sampled_from(range(len(ends)))))) if lengths else []
 
-    ranges = adjacent(blocks, ends)
+    found = spans(blocks, ends, gap_bytes)
 
-    assert [b for *_, members in ranges for b in members] == [b for b in blocks if lengths[b]]
-    for start, stop, members in ranges:
-        assert stop - start == sum(lengths[block] for block in members)
-        assert start == ends[members[0]] - lengths[members[0]]
-    assert all(one[1] < other[0] for one, other in pairwise(ranges))
+    members = [member for span in found for member in span.blocks]
+    assert [block for block, _, _ in members] == [block for block in blocks if lengths[block]]
+    for block, begin, end in members:
+        assert (begin, end) == (ends[block] - lengths[block], ends[block])
+    for start, stop, inside in found:
+        assert (start, stop) == (inside[0][1], inside[-1][2])
+        assert all(one[2] + gap_bytes >= other[1] for one, other in pairwise(inside))
+    assert all(one.stop + gap_bytes < other.start for one, other in pairwise(found))
 
 
 def test_cells_lie_in_tiles_by_sample() -> None:
     """Blocks are numbered through all tiles of a sample axis, and anew in each tile."""
     grid = Grid.of((4, 6), (2, 3), sampled=True)
 
-    parts = grid.parts((range(3, 6), range(2, 4)))
+    plan = grid.plan((range(3, 6), range(2, 4)))
 
-    assert [(part.tile, part.reach, part.blocks) for part in parts] == [
-        (0, 4, (2, 3)), (1, 2, (0, 1)),
-    ]  # fmt: skip
-    assert parts[1].cells[0].target == (slice(1, 3), slice(0, 1))
+    assert [(part.tile, part.blocks) for part in plan.parts] == [(0, (2, 3)), (1, (0, 1))]
+    assert plan.reaches.tolist() == [4, 2]
+    assert plan.lengths == (3, 2)
+    assert plan.parts[1].cells[0][0].target == (slice(1, 3), slice(0, 1))
 
 
 def test_several_lists_select_each_its_own_axis() -> None:
     """As in xarray; NumPy alone would pair them up."""
     values = np.arange(24).reshape(2, 3, 4)
 
-    picked = pick(values, (np.array([1, 0, 1]), slice(0, 3, 2), np.array([3, 3])))
+    plan = Grid.of((2, 3, 4), (2, 3, 4), sampled=False).plan(((1, 0, 1), range(0, 3, 2), (3, 3)))
 
-    assert picked.tolist() == values[[1, 0, 1]][:, ::2][:, :, [3, 3]].tolist()
+    (cell,) = plan.parts[0].cells[0]
+    assert values[cell.source].tolist() == values[[1, 0, 1]][:, ::2][:, :, [3, 3]].tolist()
