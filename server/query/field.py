@@ -44,6 +44,8 @@ class FieldView:
         self.shards = None if shards is None else ShardedField(self, shards)
         """What the field's values are read from where they do not lie as recorded."""
         self.dims = self.spec.dims
+        self.stepped = self.spec.place.stepped
+        """Whether there is a step axis; it is the first then."""
         self.dtype: np.dtype[Any] = numpy_dtype(self.spec.dtype)
         self.decoder = BlockDecoder(self.spec.codec, self.spec.stored_dtype)
         self._key = stored_keys(run.manifest, self.spec, run.zarr)
@@ -51,7 +53,7 @@ class FieldView:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """Steps with at least one recorded tile, rising; empty for inputs and outputs."""
-        if not self.spec.place.stepped:
+        if not self.stepped:
             return ()
         known = set(self.run.steps)
         return tuple(step for step in self.ledger.steps if step in known)
@@ -59,7 +61,7 @@ class FieldView:
     @cached_property
     def shape(self) -> tuple[int | None, ...]:
         """Length along each of *dims*; None where it changes from step to step."""
-        lead = (len(self.steps),) if self.spec.place.stepped else ()
+        lead = (len(self.steps),) if self.stepped else ()
         if not self.spec.ragged:
             return (*lead, *((self.run.samples,) if self.spec.sampled else ()), *self.spec.tail)
         shapes = {shape for step in self.ledger.steps if (shape := self.ledger.shape_at(step))}
@@ -98,21 +100,18 @@ class FieldView:
                 message = f"{self._named} has no dimension {name!r}; expected {self._dims_text}"
                 raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
         numbers, lead = self._select_steps(selectors.get("step", ALL))
-        tail, block = self._shape_of(numbers)
-        sampled = self.spec.sampled
-        lengths = (self.run.samples, *tail) if sampled else tail
-        names = self.dims[len(lead) :]
+        lengths, grid = self._ragged_extent(numbers) if self.spec.ragged else self._extent
         within = tuple(
-            take(selectors.get(name, ALL), name, length)
-            for name, length in zip(names, lengths, strict=True)
+            [
+                take(selectors[name], name, length) if name in selectors else range(length)
+                for name, length in zip(self.dims[len(lead) :], lengths, strict=True)
+            ]
         )
-        whole = (self.spec.tile, *tail) if sampled else tail
-        grid = Grid.of(whole, block or (1,) * len(whole), sampled=sampled)
         plan = grid.plan(within)
         table = self.ledger.table(numbers, plan.tiles)
         mask = None
         if np.count_nonzero(table[..., 0] < plan.reaches):
-            mask = self._mask(numbers, within[0] if sampled else 0)
+            mask = self._mask(numbers, within[0] if self.spec.sampled else 0)
             if missing == "error":
                 raise self._not_recorded(numbers, mask, within)
         return Slice(
@@ -156,7 +155,7 @@ class FieldView:
         return None if run is None else run.field(spec.name, layer=spec.layer, place=spec.place)
 
     def _select_steps(self, selector: Selector) -> tuple[tuple[int, ...], tuple[Taken, ...]]:
-        if not self.spec.place.stepped:
+        if not self.stepped:
             return (0,), ()
         try:
             taken = take_steps(selector, self.steps)
@@ -164,13 +163,16 @@ class FieldView:
             raise NotFoundError(error.kind, f"{self._named}: {error}") from error
         return (taken,) if isinstance(taken, int) else taken, (taken,)
 
-    def _shape_of(self, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return lengths after step and sample, and the block, which must be alike at all steps."""
-        if not self.spec.ragged:
-            return self.spec.tail, self.spec.block
+    @cached_property
+    def _extent(self) -> tuple[tuple[int, ...], Grid]:
+        """Lengths along the axes after step, and how the tiles are cut into blocks."""
+        return self._extent_of(self.spec.tail, self.spec.block)
+
+    def _ragged_extent(self, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], Grid]:
+        """Return the same of a ragged field, which must be alike at all steps *numbers*."""
         found = {(e.shape, e.block) for n in numbers if (e := self.ledger.tile(n)) is not None}
         if not found:
-            return (0,) * (len(self.dims) - int(self.spec.place.stepped)), ()
+            return self._extent_of((0,) * (len(self.dims) - int(self.stepped)), ())
         if len(found) > 1:
             shapes = sorted(shape for shape, _ in found)
             message = (
@@ -178,7 +180,15 @@ class FieldView:
                 " select one step"
             )
             raise InvalidInputError(ErrorKind.INVALID_SELECTION, message)
-        return found.pop()
+        return self._extent_of(*found.pop())
+
+    def _extent_of(
+        self, tail: tuple[int, ...], block: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], Grid]:
+        sampled = self.spec.sampled
+        whole = (self.spec.tile, *tail) if sampled else tail
+        grid = Grid.of(whole, block or (1,) * len(whole), sampled=sampled)
+        return (self.run.samples, *tail) if sampled else tail, grid
 
     def _mask(self, numbers: tuple[int, ...], samples: Taken) -> NDArray[np.bool_]:
         if not self.spec.sampled:
@@ -194,7 +204,7 @@ class FieldView:
         self, numbers: tuple[int, ...], mask: NDArray[np.bool_], within: tuple[Taken, ...]
     ) -> NotFoundError:
         row = int(np.flatnonzero(~mask.all(axis=1))[0])
-        at = f" at step {numbers[row]}" if self.spec.place.stepped else ""
+        at = f" at step {numbers[row]}" if self.stepped else ""
         if not self.spec.sampled:
             return NotFoundError(ErrorKind.NOT_RECORDED, f"{self._named} is not recorded{at}")
         asked = np.atleast_1d(np.array(within[0], np.intp))
@@ -210,7 +220,7 @@ class FieldView:
 
     def tile_name(self, step: int, tile: int) -> str:
         """Say in words which tile is meant."""
-        at = f", step {step}" if self.spec.place.stepped else ""
+        at = f", step {step}" if self.stepped else ""
         if self.spec.sampled:
             start, stop = tile_extent(self.spec, tile, self.run.samples)
             at += f", samples {start}:{stop}"

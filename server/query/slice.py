@@ -12,7 +12,6 @@ import numpy as np
 
 from archive_schema.dtypes import given
 from archive_schema.errors import FormatError
-from archive_schema.selection import length_of
 from server.query.fetch import TileRead
 from server.query.plan import axis_parts, spans
 
@@ -62,18 +61,16 @@ class Slice:
     ) -> None:
         self.field = field
         self.dtype = field.dtype
-        self.steps = numbers if field.spec.place.stepped else ()
+        self.steps = numbers if field.stepped else ()
         self._numbers = numbers
         self._taken = taken
         self._grid = grid
         self._plan = plan
         self._tiles = tiles
         self._mask = mask
-        lengths = [length_of(one) for one in taken]
-        self.dims = tuple(
-            dim for dim, length in zip(field.dims, lengths, strict=True) if length is not None
-        )
-        self.shape = tuple(length for length in lengths if length is not None)
+        kept = [axis for axis, one in enumerate(taken) if not isinstance(one, int)]
+        self.dims = tuple([field.dims[axis] for axis in kept])
+        self.shape = tuple([len(one) for one in taken if not isinstance(one, int)])
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
 
     @cached_property
@@ -168,7 +165,7 @@ class Slice:
 
     def _cuts(self, axis: int, count: int) -> list[tuple[int, int]]:
         """Cut *axis* into ranges of at most *count*, at borders of blocks where it can be."""
-        offset = 1 if self.field.spec.place.stepped else 0
+        offset = 1 if self.field.stepped else 0
         length = self._lengths[axis]
         borders = list(range(1, length + 1))
         if axis >= offset:
@@ -200,12 +197,12 @@ class Slice:
         spec, mask = self.field.spec, self._mask
         ranges = [slice(*one) for one in box]
         numbers = self._numbers
-        if spec.place.stepped:
+        if self.field.stepped:
             numbers = numbers[ranges.pop(0)]
             mask = mask if mask is None else mask[slice(*box[0])]
         if spec.sampled and mask is not None:
             mask = mask[:, ranges[0]]
-        within = taken[1:] if spec.place.stepped else taken
+        within = taken[1:] if self.field.stepped else taken
         values = self._read(numbers, self._grid.plan(within), mask)
         place = tuple(slice(*box[one]) for one in kept)
         return place, values.reshape(tuple(one.stop - one.start for one in place))
