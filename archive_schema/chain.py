@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from archive_schema.models import End
 
-_LARGEST_WINDOW: Final = 64
+_LARGEST_WINDOW: Final = 512
 
 
 class Chain:

@@ -7,13 +7,12 @@ there before the commit that names them, and an index before the seal that names
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from crc32c import crc32c
 
+from archive_schema.asked import Asked
 from archive_schema.chain import Chain
 from archive_schema.documents import document_bytes, parse_document, read_bytes, read_document
 from archive_schema.errors import (
@@ -53,7 +52,6 @@ from archive_schema.models import (
     Sealing,
     check_run_id,
 )
-from archive_schema.store.interface import is_remote
 from archive_schema.withdrawn import Withdrawn
 
 if TYPE_CHECKING:
@@ -63,8 +61,6 @@ if TYPE_CHECKING:
 
 STALE_AFTER_S: Final = 60.0
 """A writer that has not been heard of for so long is taken for gone."""
-_READS_IN_FLIGHT: Final = 32
-"""Documents read at once where each takes a round trip."""
 
 
 def run_ids(store: Store) -> list[str]:
@@ -170,6 +166,7 @@ class RunRecords:
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
+        self._asked = Asked(store)
         self.manifest = read_manifest(store, run_id)
         self.seal: Seal | None = None
         self.generation: Generation | None = None
@@ -182,6 +179,8 @@ class RunRecords:
         self._withdrawn = Withdrawn()
         self._heard: dict[str, tuple[Heartbeat, float]] = {}
         """The latest word of each writer, and when it was new, by this process's steady clock."""
+        # Most runs that are opened are sealed.
+        self._asked.begin([seal_key(run_id), generation_key(run_id, 1)])
         self.refresh()
 
     @property
@@ -209,17 +208,35 @@ class RunRecords:
         """Writer and epoch of those that may still commit, as the last `refresh` found them."""
         return sorted(at for at, chain in self._chains.items() if not chain.ended)
 
+    def begin_refresh(self) -> None:
+        """Ask a remote store at once for what `refresh`, which must follow, looks at first."""
+        if self.seal is not None:
+            self._asked.begin([generation_key(self.run_id, self._generation_number + 1)])
+            return
+        windows = (chain.window() for chain in self._chains.values() if not chain.ended)
+        prefix = commits_prefix(self.run_id)
+        writers = {f"{prefix}/{writer}" for writer, _ in self._chains}
+        keys = [seal_key(self.run_id), *(key for window in windows for key in window)]
+        self._asked.begin(keys, [prefix, *writers])
+
     def refresh(self) -> bool:
         """Read what was committed since the last call; return whether there was anything.
 
         Reading never waits: what is committed while it runs may be seen by the next call.
         """
+        try:
+            return self._refresh()
+        finally:
+            self._asked.forget()
+
+    def _refresh(self) -> bool:
         if self.seal is not None:
             return self._read_generations()
-        try:
-            seal = read_document(self.store, seal_key(self.run_id), Seal)
-        except NotFoundError:
+        key = seal_key(self.run_id)
+        data = self._asked.object(key)
+        if data is None:
             return self._read_commits()
+        seal = parse_document(data, f"{self.store.url}/{key}", Seal)
         self.ledger = self._sealed_ledger(seal)
         self._read_generations()
         self.seal = seal
@@ -242,7 +259,7 @@ class RunRecords:
         """
         unknown = [at for at in sorted(self._chains) if at not in self._claims]
         keys = [claim_key(self.run_id, *at) for at in unknown]
-        for at, key, data in zip(unknown, keys, self._objects(keys), strict=True):
+        for at, key, data in zip(unknown, keys, self._asked.objects(keys), strict=True):
             if data is not None:
                 self._claims[at] = parse_document(data, f"{self.store.url}/{key}", Claim)
         return dict(self._claims)
@@ -257,7 +274,7 @@ class RunRecords:
         """
         found = list(self.store.objects(f"{run_prefix(self.run_id)}/heartbeats"))
         beats = {}
-        for one, data in zip(found, self._objects([one.key for one in found]), strict=True):
+        for one, data in zip(found, self._asked.objects([one.key for one in found]), strict=True):
             if data is not None:
                 beat = parse_document(data, f"{self.store.url}/{one.key}", Heartbeat)
                 beats[beat.writer] = (beat, one.modified_s)
@@ -356,8 +373,10 @@ class RunRecords:
 
     def _read_commits(self) -> bool:
         prefix = commits_prefix(self.run_id)
-        for writer in self.store.folders(prefix):
-            for folder in self.store.folders(f"{prefix}/{writer}"):
+        writers = self._asked.folders(prefix)
+        listings = self._asked.listings([f"{prefix}/{writer}" for writer in writers])
+        for writer, folders in zip(writers, listings, strict=True):
+            for folder in folders:
                 self._chain(writer, int(folder))
         return self._read([chain for chain in self._chains.values() if not chain.ended])
 
@@ -366,7 +385,7 @@ class RunRecords:
         found = False
         while chains:
             windows = [chain.window() for chain in chains]
-            objects = iter(self._objects([key for window in windows for key in window]))
+            objects = iter(self._asked.objects([key for window in windows for key in window]))
             new = [
                 chain.parse([next(objects) for _ in window])
                 for chain, window in zip(chains, windows, strict=True)
@@ -402,33 +421,25 @@ class RunRecords:
     def _declare(self, paths: Iterable[str]) -> None:
         unknown = [path for path in dict.fromkeys(paths) if path not in self.ledger.fields]
         keys = [field_key(self.run_id, path) for path in unknown]
-        for path, key, data in zip(unknown, keys, self._objects(keys), strict=True):
+        for path, key, data in zip(unknown, keys, self._asked.objects(keys), strict=True):
             if data is None:
                 message = f"the declaration {key} of a committed field is lost"
                 raise FormatError(ErrorKind.RECORD_DAMAGED, message)
             spec = parse_document(data, f"{self.store.url}/{key}", FieldSpec)
             self.ledger.declare(path, spec)
 
-    def _objects(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return what lies at *keys*, None where nothing does."""
-        if len(keys) > 1 and is_remote(self.store):
-            return list(_readers().map(self._object, keys))
-        return [self._object(key) for key in keys]
-
-    def _object(self, key: str) -> bytes | None:
-        try:
-            return read_bytes(self.store, key)
-        except NotFoundError:
-            return None
-
     def _chain(self, writer: str, epoch: int) -> Chain:
         return self._chains.setdefault((writer, epoch), Chain(self.run_id, writer, epoch))
 
+    @property
+    def _generation_number(self) -> int:
+        return 0 if self.generation is None else self.generation.number
+
     def _read_generations(self) -> bool:
         """Find the last generation; return whether it is a new one."""
-        known = found = 0 if self.generation is None else self.generation.number
+        known = found = self._generation_number
         latest = None
-        while (data := self._object(generation_key(self.run_id, found + 1))) is not None:
+        while (data := self._asked.object(generation_key(self.run_id, found + 1))) is not None:
             latest, found = data, found + 1
         if latest is None:
             return False
@@ -471,9 +482,3 @@ def shard_tables(
         message = f"generation {generation.number} in {generation.zarr} is another run's"
         raise FormatError(ErrorKind.RECORD_DAMAGED, message)
     return {one.field: ShardTable(ledger.fields[one.field].spec, one) for one in generation.shards}
-
-
-@cache
-def _readers() -> ThreadPoolExecutor:
-    """Return the threads of this process that read documents; they start at the first use."""
-    return ThreadPoolExecutor(_READS_IN_FLIGHT, "trace-records")

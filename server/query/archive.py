@@ -194,6 +194,7 @@ class _Run:
         patience_s = self._archive.refresh_s if records.seal is None else CONFIRM_S
         if self._view is None or now_s - self._looked_s < patience_s:
             return False
+        records.begin_refresh()
         if read_manifest(self._archive.store, self._run_id).uid != records.manifest.uid:
             self._records = None
             self._load()
