@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 import zarr
 
-from benchmarks.findings import Beside, Findings, row_named
+from benchmarks.findings import Findings, row_named
 from benchmarks.load import load
 from benchmarks.measure import summarise
 from benchmarks.peers.contenders import contenders
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ROUNDS: Final = 3 if QUICK else 7
 WHOLE_ROUNDS: Final = 2 if QUICK else 5
 OURS: Final = "trace-archive"
+FLOOR: Final = "bare Starlette"
 AGAIN: Final = "trace-archive, asked again"
 EIGHT: Final = f"8 of {SAMPLES} samples of one step over HTTP"
 PROMISES: Final = {"http.tiled": "Tiled", "http.hsds": "HSDS", "http.h5grove": "h5grove, npy"}
@@ -111,7 +112,15 @@ def report() -> Findings:
         again = row_named(rows, AGAIN)
         for target, peer in PROMISES.items():
             if peer in [row.name for row in rows]:
-                _promise(found, target, again, row_named(rows, peer), rows)
+                first = row_named(rows, peer).cpu_ratio
+                found.faster(
+                    target,
+                    rows,
+                    way=AGAIN,
+                    than=peer,
+                    limit=FLOOR,
+                    remark=f"asked for the first time: {first:.3g} x",
+                )
         found.text(
             f"Requests a second: {', '.join(f'{row.name} {1 / row.wall_s:.0f}' for row in rows)}."
             f" An answer that was given lately costs {again.cpu_ratio:.2f} of the CPU time.\n"
@@ -119,21 +128,6 @@ def report() -> Findings:
         found.table("A whole step over HTTP", _steps(running), OURS)
         _whole(running, found)
     return found
-
-
-def _promise(found: Findings, target: str, again: Row, peer: Row, rows: list[Row]) -> None:
-    """Answer a target by answers that were given before; say what others cost."""
-    pairs = list(zip(peer.ratios, again.ratios, strict=True))
-    times = statistics.median(theirs / ours for (theirs, _), (ours, _) in pairs)
-    floor = row_named(rows, "bare Starlette")
-    found.number(
-        target,
-        [theirs / ours for (theirs, _), (ours, _) in pairs],
-        wall=statistics.median(theirs / ours for (_, theirs), (_, ours) in pairs),
-        peer=Beside(peer.name, times),
-        limit=Beside(floor.name, floor.cpu_s / again.cpu_s),
-        remark=f"asked for the first time: {peer.cpu_ratio:.3g} x",
-    )
 
 
 def _write_run(root: Path) -> None:

@@ -1,8 +1,8 @@
 """The list of 100,000 runs, as a page, filtered, sorted, and far down.
 
 One run is recorded. The others are made through the store: each has a manifest of its own (id,
-time, tags, metadata), written as a recorder writes it, and shares the seal and the index of the
-recorded one by hard links; no tiles, which no list reads. The server finds and reads them by
+time, tags, metadata), written as a recorder writes it, and a copy of the seal and the index of the
+recorded one; no tiles, which no list reads. The server finds and reads them by
 itself. Pages are asked for one after another, and by eight at once; meanwhile the server goes on
 looking for new runs.
 `QUICK=1` makes 10,000.
@@ -10,7 +10,6 @@ looking for new runs.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from contextlib import ExitStack
@@ -22,6 +21,9 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import numpy as np
 
+from archive_schema.documents import read_document
+from archive_schema.layout import seal_key
+from archive_schema.models import Seal
 from archive_schema.records import create_run, read_manifest
 from archive_schema.store import open_store
 from benchmarks.findings import Findings
@@ -64,8 +66,8 @@ def _make_runs(root: Path) -> None:
         rec.record(0, noise=1.0, x=np.zeros((2, 3), np.float32))
     store = open_store(str(root))
     first = read_manifest(store, _FIRST)
-    given = root / "runs" / _FIRST
-    shared = [given / "seal.json", *given.glob("index-*.json")]
+    seal = read_document(store, seal_key(_FIRST), Seal)
+    copied = [(name, store.read(f"runs/{_FIRST}/{name}")) for name in ("seal.json", seal.index)]
     for number in range(1, RUNS):
         run_id = f"run-{number:07d}"
         manifest = first.model_copy(
@@ -79,8 +81,8 @@ def _make_runs(root: Path) -> None:
             }
         )
         create_run(store, manifest)
-        for document in shared:
-            os.link(document, root / "runs" / run_id / document.name)
+        for name, data in copied:
+            store.create(f"runs/{run_id}/{name}", data)
 
 
 def _await_runs(server: Server) -> None:

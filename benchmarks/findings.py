@@ -121,19 +121,47 @@ class Findings:
         )
 
     def faster(
-        self, target: str, rows: list[Row], *, than: str, limit: str | None = None, remark: str = ""
+        self,
+        target: str,
+        rows: list[Row],
+        *,
+        than: str,
+        way: str | None = None,
+        peer: str | None = None,
+        limit: str | None = None,
+        remark: str = "",
     ) -> None:
-        """Answer a target by how many times as fast the rows' reference is as the way *than*."""
-        ratios = row_named(rows, than).ratios
-        times = statistics.median(cpu for cpu, _ in ratios)
+        """Answer a target by how many times as fast *way* is as the way *than*.
+
+        Parameters
+        ----------
+        way
+            By default what the ratios of *rows* are over.
+        peer, limit
+            Ways to show beside it; *than* if there is no *peer*.
+        """
+        pairs = _times(rows, way, than)
         self.number(
             target,
-            [cpu for cpu, _ in ratios],
-            wall=statistics.median(wall for _, wall in ratios),
-            peer=Beside(than, times),
-            limit=None if limit is None else Beside(limit, row_named(rows, limit).cpu_ratio),
+            [cpu for cpu, _ in pairs],
+            wall=statistics.median(wall for _, wall in pairs),
+            peer=_beside(rows, way, peer or than),
+            limit=None if limit is None else _beside(rows, way, limit),
             remark=remark,
         )
+
+
+def _beside(rows: list[Row], way: str | None, other: str) -> Beside:
+    return Beside(other, statistics.median(cpu for cpu, _ in _times(rows, way, other)))
+
+
+def _times(rows: list[Row], way: str | None, other: str) -> list[tuple[float, float]]:
+    """Return, of each round, how many times as much CPU and wall time *other* takes as *way*."""
+    theirs = row_named(rows, other).ratios
+    if way is None:
+        return list(theirs)
+    ours = row_named(rows, way).ratios
+    return [(a / c, b / d) for (a, b), (c, d) in zip(theirs, ours, strict=True)]
 
 
 def run(name: str) -> Findings:
