@@ -11,10 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from archive_schema.errors import ErrorKind, FormatError, NotFoundError, StorageError
+from archive_schema.store import LocalStore
 from archive_schema.store.interface import is_remote
 from server.query.ahead import ReadAhead
 from server.query.cache import BlockCache
 from server.query.plan import spans
+from server.query.straight import StraightReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,6 +106,8 @@ class BlockReader:
         self.store = store
         self.cache = BlockCache(cache_bytes)
         self.remote = is_remote(store)
+        self.straight = StraightReader(store) if isinstance(store, LocalStore) else None
+        """For large results, where the store is a folder."""
         workers, gap = (READS_IN_FLIGHT, GAP_NBYTES) if self.remote else (1, 0)
         workers = workers if reads_in_flight is None else reads_in_flight
         self._gap_bytes = gap if gap_bytes is None else gap_bytes
@@ -116,6 +120,8 @@ class BlockReader:
         """End the threads; reads that are under way are waited for."""
         self.ahead.close()
         self._ranges.close()
+        if self.straight is not None:
+            self.straight.close()
 
     def blocks(
         self, field: BlockSource, block: tuple[int, ...], reads: Sequence[TileRead]

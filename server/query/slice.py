@@ -235,13 +235,16 @@ class Slice:
             field.shards.read(numbers, plan.taken, values)
             return
         reader = field.run.archive.reader
+        straight, block = reader.straight, self._grid.block
+        if straight is not None and straight.fill(field, block, numbers, plan, values):
+            return
         reads = [TileRead(number, part.tile, part.blocks) for number in numbers for part in parts]
-        for at, number, block in reader.blocks(field, self._grid.block, reads):
+        for at, number, found in reader.blocks(field, block, reads):
             row, part = divmod(at, len(parts))
             # The ellipsis keeps a row of a 1-D array an array, which can be written to.
             step = values[row, ...]
             for source, target in parts[part].cells[number]:
-                step[target] = given(block[source], field.spec)
+                step[target] = given(found[source], field.spec)
 
 
 def _split(lengths: Sequence[int], room: int) -> tuple[int, int]:
