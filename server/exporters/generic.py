@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from archive_schema.models import Place
-from server.exporters.hdf5 import Dataset, Group, encoded_text, hdf5_file
+from server.exporters.hdf5 import hdf5_file
+from server.exporters.hdf5_tree import Dataset, Group, encoded_text
 from server.exporters.npz import Member, npz_file
 from server.exporters.values import Values
 

@@ -1,22 +1,27 @@
-"""An NPZ file as a virtual file: a ZIP of stored ``.npy`` members, exact before it is read."""
+"""An NPZ file as a virtual file: a ZIP of stored ``.npy`` members, exact before it is read.
+
+Packed, its members are deflated while they are sent, and their lengths come behind them.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+from isal import isal_zlib
 from isal.isal_zlib import crc32, crc32_combine
 from numpy.lib import format as npy
 
 from server.exporters.checksum import values_crc32
 from server.exporters.values import Values
-from server.exporters.virtual_file import Content, Literal, VirtualFile
+from server.exporters.virtual_file import CHUNK_NBYTES, Content, Literal, Packing, VirtualFile, take
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,26 +36,62 @@ _DATE: Final = 1 << 5 | 1
 _UNIX: Final = 3 << 8
 _MODE: Final = 0o600 << 16
 _UTF8: Final = 0x800
+_DESCRIBED: Final = 0x8
+_STORED: Final = 0
+_DEFLATED: Final = 8
+_LEVEL: Final = 2
+"""Of deflate: the highest that costs hardly more than the lowest."""
 
 
 def npz_file(members: Mapping[str, Member]) -> VirtualFile:
     """Return the file that ``np.load`` reads as *members*; equal members give equal bytes."""
+    entries: list[_Entry] = []
     parts: list[Content] = []
-    central: list[bytes] = []
     offset = 0
     for name, member in members.items():
         entry = _entry(f"{name}.npy", member, offset)
         local = Literal(entry.local())
         parts += (local, *entry.contents)
-        central.append(entry.central())
         offset += local.nbytes + entry.nbytes
-    directory = b"".join(central)
-    return VirtualFile([*parts, Literal(directory + _end(len(members), len(directory), offset))])
+        entries.append(entry)
+    file = VirtualFile([*parts, Literal(_directory(entries, offset))])
+    file.packing = Packing("deflate", partial(_packed, entries, file))
+    return file
+
+
+def _packed(entries: Sequence[_Entry], plain: VirtualFile) -> Iterator[bytes]:
+    """Yield the file with its members deflated; their lengths come behind each of them."""
+    sizes = [size for entry in entries for size in (len(entry.local()), *_chunks(entry.nbytes))]
+    pieces = take(plain.read(), sizes)
+    offset = 0
+    done: list[_Entry] = []
+    for entry in entries:
+        local = replace(entry, offset=offset, packed_nbytes=0).local()
+        yield local
+        next(pieces)  # the header of the member as it is not packed
+        packer = isal_zlib.compressobj(_LEVEL, wbits=-15)
+        nbytes = 0
+        for _ in _chunks(entry.nbytes):
+            data = packer.compress(next(pieces))
+            nbytes += len(data)
+            yield data
+        data = packer.flush()
+        packed = replace(entry, offset=offset, packed_nbytes=nbytes + len(data))
+        descriptor = packed.descriptor()
+        yield data + descriptor
+        offset += len(local) + nbytes + len(data) + len(descriptor)
+        done.append(packed)
+    yield _directory(done, offset)
+
+
+def _chunks(nbytes: int) -> Iterator[int]:
+    for at in range(0, nbytes, CHUNK_NBYTES):
+        yield min(CHUNK_NBYTES, nbytes - at)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One member of the ZIP, stored without compression."""
+    """One member of the ZIP."""
 
     name: bytes
     nbytes: int
@@ -58,16 +99,32 @@ class _Entry:
     offset: int
     """Of the local header."""
     contents: tuple[Content, ...]
+    packed_nbytes: int | None = None
+    """Length when deflated, 0 before that is known; None if it is stored as it is."""
 
     def local(self) -> bytes:
         """Return the header that lies before the member."""
-        sizes = (self.nbytes, self.nbytes) if self.nbytes >= _LARGEST else ()
-        extra = _zip64(sizes)
-        return b"PK\x03\x04" + self._described(sizes, extra) + self.name + extra
+        if self.packed_nbytes is None:
+            sizes = (self.nbytes, self.nbytes) if self._wide else ()
+            extra = _zip64(sizes)
+            return b"PK\x03\x04" + self._described(sizes, extra) + self.name + extra
+        # Checksum and lengths are told by the descriptor behind the member.
+        extra = _zip64((0, 0) if self._wide else ())
+        nbytes = _LARGEST if self._wide else 0
+        about = (_version(extra), self._flags, _DEFLATED, 0, _DATE, 0, nbytes, nbytes)
+        described = struct.pack("<HHHHHLLLHH", *about, len(self.name), len(extra))
+        return b"PK\x03\x04" + described + self.name + extra
+
+    def descriptor(self) -> bytes:
+        """Return what lies behind a deflated member."""
+        sizes = "<QQ" if self._wide else "<LL"
+        nbytes = struct.pack(sizes, self.packed_nbytes, self.nbytes)
+        return b"PK\x07\x08" + struct.pack("<L", self.crc32) + nbytes
 
     def central(self) -> bytes:
         """Return the entry of the directory at the end of the file."""
-        sizes = (self.nbytes, self.nbytes) if self.nbytes >= _LARGEST else ()
+        stored = self.nbytes if self.packed_nbytes is None else self.packed_nbytes
+        sizes = (self.nbytes, stored) if self._wide else ()
         offsets = (self.offset,) if self.offset >= _LARGEST else ()
         extra = _zip64((*sizes, *offsets))
         made_by = struct.pack("<H", _UNIX | _version(extra))
@@ -75,10 +132,22 @@ class _Entry:
         described = self._described(sizes, extra)
         return b"PK\x01\x02" + made_by + described + place + self.name + extra
 
+    @property
+    def _wide(self) -> bool:
+        # Deflate makes what cannot be compressed a little longer.
+        largest = _LARGEST if self.packed_nbytes is None else _LARGEST - (_LARGEST >> 8)
+        return self.nbytes >= largest
+
+    @property
+    def _flags(self) -> int:
+        named = 0 if self.name.isascii() else _UTF8
+        return named if self.packed_nbytes is None else named | _DESCRIBED
+
     def _described(self, sizes: tuple[int, ...], extra: bytes) -> bytes:
-        nbytes = _LARGEST if sizes else self.nbytes
-        flags = 0 if self.name.isascii() else _UTF8
-        about = (_version(extra), flags, 0, 0, _DATE, self.crc32, nbytes, nbytes)
+        method = _STORED if self.packed_nbytes is None else _DEFLATED
+        stored = self.nbytes if self.packed_nbytes is None else self.packed_nbytes
+        lengths = (_LARGEST, _LARGEST) if sizes else (stored, self.nbytes)
+        about = (_version(extra), self._flags, method, 0, _DATE, self.crc32, *lengths)
         return struct.pack("<HHHHHLLLHH", *about, len(self.name), len(extra))
 
 
@@ -111,6 +180,12 @@ def _zip64(values: tuple[int, ...]) -> bytes:
 
 def _version(extra: bytes) -> int:
     return 45 if extra else 20
+
+
+def _directory(entries: Sequence[_Entry], offset: int) -> bytes:
+    """Return what lies at the end of the file, from *offset* on."""
+    directory = b"".join(entry.central() for entry in entries)
+    return directory + _end(len(entries), len(directory), offset)
 
 
 def _end(members: int, nbytes: int, offset: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from archive_schema.errors import ErrorKind, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from server.query.ahead import Job, ReadAhead
 
@@ -74,6 +74,16 @@ class Literal:
             yield self.data[at : min(at + CHUNK_NBYTES, stop)]
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a file is made smaller: front to back, with lengths that nobody knows before."""
+
+    name: str
+    """What the API calls it."""
+    read: Callable[[], Iterator[bytes]]
+    """Yields the bytes. Empty ones say that it is at work, and that it may be stopped there."""
+
+
 class VirtualFile:
     """Consecutive parts, read as one file.
 
@@ -86,10 +96,13 @@ class VirtualFile:
     ----------
     ahead : ReadAhead, optional
         What reads the parts that come next while one is used.
+    packing : Packing, optional
+        The same file with its values compressed, where its format has that.
     """
 
     def __init__(self, parts: Sequence[Content]) -> None:
         self.ahead: ReadAhead | None = None
+        self.packing: Packing | None = None
         self._parts = [part for part in parts if part.nbytes]
         self._ends = list(accumulate(part.nbytes for part in self._parts))
         self.size = self._ends[-1] if self._ends else 0
@@ -153,3 +166,24 @@ class VirtualFile:
             begin = end - part.nbytes
             yield from part.read(start - begin, min(stop, end) - begin)
             start, at = end, at + 1
+
+
+def take(chunks: Iterable[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
+    """Yield pieces of exactly *sizes* bytes from the bytes that *chunks* are together.
+
+    Examples
+    --------
+    >>> list(take([b"abc", b"de", b"f"], [2, 0, 3, 1]))
+    [b'ab', b'', b'cde', b'f']
+    """
+    coming = iter(chunks)
+    held = memoryview(b"")
+    for size in sizes:
+        pieces: list[memoryview] = []
+        while size:
+            if not held:
+                held = memoryview(next(coming))
+            pieces.append(held[:size])
+            held = held[size:]
+            size -= len(pieces[-1])  # noqa: PLW2901  what is still wanted
+        yield b"".join(pieces)

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from server.exporters.hdf5 import Dataset, Group, encoded_text, hdf5_file
+from server.exporters.hdf5 import hdf5_file
+from server.exporters.hdf5_tree import Dataset, Group, encoded_text
 from server.exporters.values import Values
 from tests.exporters.ranged import RangedFile, whole
 from tests.query.builder import Builder, spec_of

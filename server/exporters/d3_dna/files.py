@@ -14,7 +14,8 @@ from archive_schema.systems.d3_dna import (
     SIGMA_VALUES,
 )
 from server.exporters.d3_dna.log import Log, listed
-from server.exporters.hdf5 import Dataset, Group, hdf5_file
+from server.exporters.hdf5 import hdf5_file
+from server.exporters.hdf5_tree import Dataset, Group
 from server.exporters.npz import Member, npz_file
 
 if TYPE_CHECKING:

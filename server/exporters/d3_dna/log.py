@@ -18,7 +18,7 @@ from archive_schema.systems.d3_dna import (
     NOISE_SCHEDULE,
     SYSTEM,
 )
-from server.exporters.hdf5 import encoded_text
+from server.exporters.hdf5_tree import encoded_text
 from server.exporters.values import Conversion, Values, cast_to
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import numpy as np
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.models import Place
 from archive_schema.systems.d3_dna import SYSTEM
-from server.exporters.hdf5 import Dataset, Group, hdf5_file
+from server.exporters.hdf5 import hdf5_file
+from server.exporters.hdf5_tree import Dataset, Group
 from server.exporters.npz import npz_file
 from server.exporters.values import Conversion, Values
 from server.exporters.virtual_file import CHUNK_NBYTES, Content, Literal, VirtualFile
