@@ -95,6 +95,9 @@ class Service:
 
     async def run(self, run_id: str) -> RunView:
         """Return a run; what may take long, reading its records, happens in a thread."""
+        known = self.archive.known(run_id)
+        if known is not None:
+            return known
         if run_id in self._warm and not self.remote:
             return self.archive.run(run_id)
         run = await run_sync(self.archive.run, run_id)

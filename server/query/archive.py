@@ -99,6 +99,11 @@ class Archive:
             self.forget(run_id)
             raise
 
+    def known(self, run_id: str) -> RunView | None:
+        """Return a run as `run` would, if that needs nothing of the store; else None."""
+        run = self._runs.get(run_id)
+        return None if run is None else run.known()
+
     def forget(self, run_id: str) -> None:
         """Read everything about a run anew when it is next asked for."""
         with self._lock:
@@ -170,6 +175,11 @@ class _Run:
         finally:
             self._lock.release()
 
+    def known(self) -> RunView | None:
+        """Return the run as it was seen lately; None if it is time to look again."""
+        view = self._view
+        return view if view is not None and self._is_fresh(view.sealed) else None
+
     def status(self) -> RunStatus:
         """Return what the writers' last words say."""
         with self._lock:
@@ -191,8 +201,7 @@ class _Run:
     def _look(self) -> bool:
         """Bring the records up to date; return whether there is anything new."""
         records, now_s = self._load(), time.monotonic()
-        patience_s = self._archive.refresh_s if records.seal is None else CONFIRM_S
-        if self._view is None or now_s - self._looked_s < patience_s:
+        if self._view is None or self._is_fresh(records.seal is not None):
             return False
         records.begin_refresh()
         if read_manifest(self._archive.store, self._run_id).uid != records.manifest.uid:
@@ -203,6 +212,10 @@ class _Run:
             changed = records.refresh()
         self._looked_s = now_s
         return changed
+
+    def _is_fresh(self, sealed: bool) -> bool:  # noqa: FBT001  of two kinds of runs
+        patience_s = CONFIRM_S if sealed else self._archive.refresh_s
+        return time.monotonic() - self._looked_s < patience_s
 
     def _load(self) -> RunRecords:
         if self._records is None:

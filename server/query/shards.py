@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from archive_schema.generations import Shard, ShardTable
     from archive_schema.selection import Taken
     from server.query.field import FieldView
+    from server.query.plan import TilePart
 
 
 class ShardedField:
@@ -58,14 +59,18 @@ class ShardedField:
             What is in no stored block stays as it is.
         """
         spec, out = self._field.spec, np.moveaxis(values, 0, -1)
-        reader = self._field.run.archive.reader
+        reads: list[TileRead] = []
+        places: list[tuple[NDArray[Any], TilePart]] = []
         for shard, start, local in self._split(numbers):
-            parts = self._grid.plan((*within, local)).parts
-            reads = [TileRead(shard, part.tile, part.blocks) for part in parts]
             steps = out[..., start : start + len(local)]
-            for at, number, block in reader.blocks(self, self._grid.block, reads):
-                for source, target in parts[at].cells[number]:
-                    steps[target] = given(block[source], spec)
+            for part in self._grid.plan((*within, local)).parts:
+                reads.append(TileRead(shard, part.tile, part.blocks))
+                places.append((steps, part))
+        reader = self._field.run.archive.reader
+        for at, number, block in reader.blocks(self, self._grid.block, reads):
+            steps, part = places[at]
+            for source, target in part.cells[number]:
+                steps[target] = given(block[source], spec)
 
     def ends(self, shard: int, tile: int) -> NDArray[np.int64] | None:
         """Return where the blocks of a shard end, or None if there is none."""
