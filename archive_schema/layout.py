@@ -22,9 +22,12 @@ ANNOTATIONS: Final = "annotations"
 """Folder of what may change of runs, beside theirs."""
 ZARR: Final = "trace.zarr"
 TARGET_BLOCK_NBYTES: Final = 32 * 1024
-"""A block holds about this much, so that a few samples cost one short read."""
+"""A block of small samples holds about this much, so that a few cost one short read."""
+MAP_BLOCK_NBYTES: Final = 128 * 1024
+"""A block of a large map, such as an attention head, holds about this much: for a window of it
+one or two blocks are read and checked, and a codec loses little."""
 LARGEST_BLOCK_NBYTES: Final = 1024 * 1024
-"""Above this the next axis is cut too: one attention head, then rows of it."""
+"""No block holds more, as long as it has more than one value along its last axis."""
 
 
 def run_prefix(run_id: str) -> str:
@@ -246,25 +249,31 @@ def tile_extent(spec: FieldSpec, tile: int, samples: int | None) -> tuple[int, i
 def choose_block(tile_shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Return the extent of a block for tiles of *tile_shape*.
 
-    Whole trailing axes where they fit `LARGEST_BLOCK_NBYTES`, and of the first axis
-    before them the largest even part of about `TARGET_BLOCK_NBYTES`. It divides the tile
-    evenly, because Zarr's sharding demands it.
+    Of the first axis as many entries as `TARGET_BLOCK_NBYTES` takes; where a single one is
+    above `MAP_BLOCK_NBYTES`, one entry, and of the next axis such a part that a block comes
+    closest to that. A block divides its tile evenly, because Zarr's sharding demands it.
 
     Examples
     --------
     >>> choose_block((100, 249, 4), 2)  # a score matrix: 10 samples
     (10, 249, 4)
-    >>> choose_block((1, 8, 512, 512), 2)  # attention: one head
-    (1, 1, 512, 512)
+    >>> choose_block((1, 8, 512, 512), 2)  # attention: a quarter of a head
+    (1, 1, 128, 512)
+    >>> choose_block((8, 251, 251), 4)  # a prime: a head, rather than a single row
+    (1, 251, 251)
     """
     block = [max(extent, 1) for extent in tile_shape]
     for axis, extent in enumerate(block):
         rest = itemsize * math.prod(block[axis + 1 :])
-        if rest > LARGEST_BLOCK_NBYTES:
+        if rest > MAP_BLOCK_NBYTES:
             block[axis] = 1
-            continue
-        block[axis] = _largest_divisor(extent, max(1, TARGET_BLOCK_NBYTES // rest))
-        break
+        elif axis == 0:
+            block[axis] = max(_divisors(extent, TARGET_BLOCK_NBYTES // rest))
+            break
+        else:
+            parts = _divisors(extent, LARGEST_BLOCK_NBYTES // rest)
+            block[axis] = min(parts, key=lambda part: abs(math.log(part * rest / MAP_BLOCK_NBYTES)))
+            break
     return tuple(block)
 
 
@@ -273,10 +282,11 @@ def blocks_per_axis(tile_shape: Sequence[int], block: Sequence[int]) -> tuple[in
     return tuple(-(-extent // part) for extent, part in zip(tile_shape, block, strict=True))
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def _divisors(number: int, limit: int) -> list[int]:
+    """Return the divisors of *number* up to *limit*, or 1."""
     pairs = (
         (divisor, number // divisor)
         for divisor in range(1, math.isqrt(number) + 1)
         if number % divisor == 0
     )
-    return max(part for pair in pairs for part in pair if part <= limit)
+    return [part for pair in pairs for part in pair if part <= max(limit, 1)]

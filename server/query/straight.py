@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LEAST_NBYTES: Final = 64 << 10
 """Below this a copy costs less than looking whether it can be saved."""
-READ_NBYTES: Final = 512 << 10
+READ_NBYTES: Final = 1 << 20
 """Read at once: what a core's own cache still holds when the checksums are taken."""
 PART_NBYTES: Final = 1 << 20
 """The least that is worth another thread: waking it costs as much as reading 500 kB."""

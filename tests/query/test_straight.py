@@ -32,7 +32,7 @@ def straight(store: LocalStore) -> Archive:
     return archive
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), random_fields())
 def test_any_selection_of_uncompressed_blocks_gives_what_numpy_gives(
     data: st.DataObject, field: RandomField
