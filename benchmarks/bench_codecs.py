@@ -18,6 +18,7 @@ from archive_schema.codecs import decode_block, encode_block
 from archive_schema.dtypes import Storage, dtype_name
 from archive_schema.layout import blocks_per_axis, choose_block
 from archive_schema.models import Codec, Encoding
+from benchmarks.findings import Findings
 from benchmarks.kinds import NOISE, fields
 from benchmarks.traces import QUICK
 from recorder.codec_choice import default_codec
@@ -46,11 +47,13 @@ _MEDIUM: Final = 100e6
 """Bytes a second of a store at some distance."""
 
 
-def report() -> str:
+def report() -> Findings:
     """Return three tables: sizes and speeds, the cost of a round trip, and step by step."""
     known = fields()
     measured = {name: _measure(values) for name, values in known.items()}
-    return "\n".join([*_speeds(known, measured), *_round_trips(measured), *_steps(known)])
+    found = Findings()
+    found.text("\n".join([*_speeds(known, measured), *_round_trips(measured), *_steps(known), ""]))
+    return found
 
 
 def _speeds(
