@@ -8,12 +8,11 @@ body, which every client notices.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from itertools import count
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anyio.to_thread import run_sync
 from starlette.responses import Response
@@ -36,19 +35,17 @@ if TYPE_CHECKING:
 _END: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What an answer says before its body."""
 
     tag: str
     cache_control: str
-    headers: Sequence[tuple[str, str]] = ()
+    headers: Sequence[tuple[bytes, bytes]] = ()
     varies: bool = False
     """Whether ``Accept`` decided the format."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One request and the way back: what plain ASGI gives."""
 
     scope: Scope
@@ -80,7 +77,7 @@ async def send_not_modified(exchange: Exchange, head: Head) -> bool:
     """Answer 304 if the client holds this representation already; return whether it does."""
     if not none_matches(exchange.header(b"if-none-match"), head.tag):
         return False
-    await _start(exchange, HTTPStatus.NOT_MODIFIED, head, ())
+    await _start(exchange, HTTPStatus.NOT_MODIFIED, _raw(head))
     await exchange.send({"type": "http.response.body"})
     return True
 
@@ -97,8 +94,8 @@ def whole_answer(head: Head, body: Body, version: str, *, began: float) -> Recen
     """
     planned = perf_counter()
     data = b"".join(body.parts())
-    described = [("Content-Type", body.media_type), ("Content-Length", str(len(data)))]
-    headers = _raw(head, [*described, _timing(began, planned)])
+    headers = _raw(head, body.media_type, len(data))
+    headers.append(_timing(began, planned))
     return RecentAnswer(version, head.tag, headers, data)
 
 
@@ -129,19 +126,17 @@ async def send_body(
     began : float, seconds of `perf_counter`, optional
         When work on the answer began, for ``Server-Timing``.
     """
-    described = [("Content-Type", body.media_type)]
-    if body.nbytes is not None:
-        described.append(("Content-Length", str(body.nbytes)))
+    headers = _raw(head, body.media_type, body.nbytes)
     if exchange.scope["method"] == "HEAD":
-        await _start(exchange, status, head, described)
+        await _start(exchange, status, headers)
         await exchange.send({"type": "http.response.body"})
         return
     planned = perf_counter()
     parts = body.parts()
     # The first part may be a mere header: what can fail is in the second.
     first = [part async for part in _threaded(parts, 2)]
-    described.append(_timing(began, planned))
-    await _start(exchange, status, head, described)
+    headers.append(_timing(began, planned))
+    await _start(exchange, status, headers)
     await _stream(exchange, first, parts)
 
 
@@ -173,13 +168,12 @@ async def send_range(
             tag=head.tag,
         )
     start, stop = asked or (0, size)
-    ranged = [("Accept-Ranges", "bytes")]
+    ranged = [(b"accept-ranges", b"bytes")]
     if asked is not None:
-        ranged.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
+        ranged.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, size)))
     body = Body(media_type, stop - start, partial(read, start, stop))
     status = HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT
-    described = replace(head, headers=(*head.headers, *ranged))
-    await send_body(exchange, described, body, status=status)
+    await send_body(exchange, head._replace(headers=(*head.headers, *ranged)), body, status=status)
 
 
 async def _stream(exchange: Exchange, first: Sequence[Part], parts: Iterator[Part]) -> None:
@@ -213,30 +207,34 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _start(
-    exchange: Exchange, status: HTTPStatus, head: Head, described: Sequence[tuple[str, str]]
-) -> None:
-    headers = _raw(head, described)
+async def _start(exchange: Exchange, status: HTTPStatus, headers: RawHeaders) -> None:
     message = {"type": "http.response.start", "status": status.value, "headers": headers}
     await exchange.send(message)
 
 
-def _raw(head: Head, described: Sequence[tuple[str, str]]) -> RawHeaders:
-    headers = [
-        ("ETag", head.tag),
-        ("Cache-Control", head.cache_control),
-        *([("Vary", "Accept")] if head.varies else []),
-        *head.headers,
-        *described,
-    ]
-    return [(name.lower().encode(), value.encode()) for name, value in headers]
+def raw_header(name: str, value: str) -> tuple[bytes, bytes]:
+    """Return a header as ASGI takes it."""
+    return name.lower().encode(), value.encode()
 
 
-def _timing(began: float | None, planned: float) -> tuple[str, str]:
-    spent = f"read;dur={(perf_counter() - planned) * 1e3:.2f}"
-    if began is not None:
-        spent = f"plan;dur={(planned - began) * 1e3:.2f}, {spent}"
-    return "Server-Timing", spent
+def _raw(head: Head, media_type: str | None = None, nbytes: int | None = None) -> RawHeaders:
+    headers = [(b"etag", head.tag.encode()), (b"cache-control", head.cache_control.encode())]
+    if head.varies:
+        headers.append((b"vary", b"Accept"))
+    headers += head.headers
+    if media_type is not None:
+        headers.append((b"content-type", media_type.encode()))
+    if nbytes is not None:
+        headers.append((b"content-length", b"%d" % nbytes))
+    return headers
+
+
+def _timing(began: float | None, planned: float) -> tuple[bytes, bytes]:
+    read_ms = (perf_counter() - planned) * 1e3
+    if began is None:
+        return b"server-timing", b"read;dur=%.2f" % read_ms
+    plan_ms = (planned - began) * 1e3
+    return b"server-timing", b"plan;dur=%.2f, read;dur=%.2f" % (plan_ms, read_ms)
 
 
 class BodyResponse(Response):

@@ -17,6 +17,7 @@ from server.body_limit import BodyLimit
 from server.metrics import Counted
 from server.problems import LastResort, install
 from server.routes import changes, health, lifecycle, query, runs, steps
+from server.routes.byte_calls import ByteCalls
 from server.routes.exports import NOTES_HEADER, export_calls
 from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
@@ -80,7 +81,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         *object_calls(service),
         *tile_calls(service),
     ]
-    # First, because a router tries one route after another.
+    # First, because a router tries one route after another. `ByteCalls` answers them where it
+    # can; here they say which methods they take.
     app.router.routes[:0] = [call.route() for call in calls]
     for module in (runs, steps, query, changes, lifecycle, health):
         app.include_router(module.router)
@@ -89,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(app)
     # The last that is added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=_MOST_BODY_NBYTES)
+    app.add_middleware(ByteCalls, calls=calls, store_url=service.store.url)
     app.add_middleware(Access, settings=settings)
     app.add_middleware(LastResort)
     if settings.cors_origins:
@@ -96,7 +99,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Range", "If-None-Match", "If-Range", "Content-Type"],
+            allow_headers=[
+                "Authorization",
+                "Range",
+                "If-Match",
+                "If-None-Match",
+                "If-Range",
+                "Content-Type",
+            ],
             expose_headers=_EXPOSED,
         )
     if settings.root_path:

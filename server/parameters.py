@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,7 @@ OPTIONS: Final = ("format", "missing", "reduce", "over", "top", "threshold")
 MOST_TRIPLETS: Final = 1_000_000
 """What `top` may be at most, and what a threshold alone gives at most."""
 _MOST_PARAMETERS: Final = 64
+_LONGEST_KEPT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +90,49 @@ def refuse_unknown(given: Iterable[str], allowed: Sequence[str]) -> None:
 
 
 def slice_request(
-    parameters: Mapping[str, str],
-    dims: Sequence[str],
-    fixed: Mapping[str, Selector] | None = None,
+    query_string: bytes, dims: tuple[str, ...], fixed: tuple[str, ...] = ()
 ) -> SliceRequest:
     """Read the parameters of a slice.
+
+    Whoever walks through the steps of a run asks the same of each, so that what was read lately
+    is kept; a long text is not.
 
     Parameters
     ----------
     dims
         Dimensions of the field.
     fixed
-        What the path selects already; these dimensions cannot be selected again.
+        Those that the path selects already; they cannot be selected again.
 
     Raises
     ------
     InvalidInputError
         ``unknown-parameter``, ``invalid-parameter`` or ``invalid-selection``.
     """
-    fixed = fixed or {}
-    selectors, options = select(parameters, [dim for dim in dims if dim not in fixed], OPTIONS)
+    read = _kept_request if len(query_string) <= _LONGEST_KEPT else _slice_request
+    return read(query_string, dims, fixed)
+
+
+def _slice_request(
+    query_string: bytes, dims: tuple[str, ...], fixed: tuple[str, ...]
+) -> SliceRequest:
+    free = [dim for dim in dims if dim not in fixed]
+    selectors, options = select(query_parameters(query_string), free, OPTIONS)
     missing = options.get("missing", "error")
     if missing not in ("error", "mask"):
         raise _expected("missing", "error or mask", missing)
     reduce, over = _reduction(options, dims)
     return SliceRequest(
-        {**fixed, **selectors},
+        selectors,
         options.get("format"),
         "mask" if missing == "mask" else "error",
         reduce,
         over,
         _top(options),
     )
+
+
+_kept_request = lru_cache(maxsize=1024)(_slice_request)
 
 
 def select(

@@ -8,16 +8,14 @@ of a few kilobytes is most of the cost.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 Asked: TypeAlias = tuple[str, bytes, str | None]
 """Path, query string and ``Accept`` of a request."""
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class RecentAnswer:
+class RecentAnswer(NamedTuple):
     """An answer with status 200."""
 
     version: str

@@ -37,7 +37,7 @@ def choose_format(
     if name is None:
         return accepted(accept, offered) if accept else offered[0]
     for one in offered:
-        if one.value == name:
+        if one == name:
             return one
     raise _not_acceptable(f"format {name!r}", offered)
 

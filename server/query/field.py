@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -162,6 +163,13 @@ class FieldView:
         except NotFoundError as error:
             raise NotFoundError(error.kind, f"{self._named}: {error}") from error
         return (taken,) if isinstance(taken, int) else taken, (taken,)
+
+    @cached_property
+    def named_digest(self) -> blake2b:
+        """What begins the digest of a slice: which field of which run, and how it is encoded."""
+        spec = self.spec
+        what = (self.run.manifest.uid, self.path, spec.dtype, spec.source_dtype)
+        return blake2b(repr((what, spec.encoding.value)).encode(), digest_size=16)
 
     @cached_property
     def _extent(self) -> tuple[tuple[int, ...], Grid]:

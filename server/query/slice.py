@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, partial
-from hashlib import blake2b
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,10 +93,8 @@ class Slice:
         """
         # The CRC-32 of the values is what tells contents apart. Each block of a tile ends with
         # its own CRC32C, and the CRC32C of such a sequence follows from its length alone.
-        spec, run = self.field.spec, self.field.run
-        said = blake2b(digest_size=16)
-        what = (run.manifest.uid, self.field.path, spec.dtype, spec.source_dtype)
-        said.update(repr((what, spec.encoding.value, self._numbers, self._taken)).encode())
+        said = self.field.named_digest.copy()
+        said.update(repr((self._numbers, self._taken)).encode())
         said.update(self._tiles.tobytes())
         return said.hexdigest()
 

@@ -39,7 +39,7 @@ from server.conditional import cache_control, etag
 from server.formats import TEXT_FORMATS, Values, choose_format, encode, values_of
 from server.formats.triplets import TOP_FORMATS, encode_top
 from server.limits import check_size
-from server.parameters import query_parameters, slice_request
+from server.parameters import slice_request
 from server.query import REDUCTIONS, reduce, top
 from server.routes.call import Call, Parameter
 
@@ -56,6 +56,9 @@ INLINE_NBYTES: Final = 64 * 1024
 INLINE_STEPS: Final = 8
 """A slice of so many steps and bytes is read faster than a thread is reached."""
 LONGEST_HEADER: Final = 4096
+_DTYPE, _SHAPE, _DIMS, _STEPS = (
+    name.lower().encode() for name in (DTYPE_HEADER, SHAPE_HEADER, DIMS_HEADER, STEPS_HEADER)
+)
 _STEP: Final = re.compile(r"-?[0-9]{1,18}")
 
 PARAMETERS: Final = (
@@ -98,11 +101,15 @@ class SliceAnswer:
         if known is not None:
             await send_whole(exchange, known)
             return
-        parameters = query_parameters(scope["query_string"])
         field = run.field(path["field"], layer=path.get("layer"), place=self._place)
-        fixed = {"step": step_number(path["step"])} if "step" in path else {}
-        request = slice_request(parameters, field.dims, fixed)
-        found = field.select(request.selectors, missing=request.missing)
+        if "step" in path:
+            step = step_number(path["step"])
+            request = slice_request(scope["query_string"], field.dims, ("step",))
+            selectors = {"step": step, **request.selectors}
+        else:
+            request = slice_request(scope["query_string"], field.dims)
+            selectors = {**request.selectors}
+        found = field.select(selectors, missing=request.missing)
         if request.top is not None:
             await self._send_top(exchange, found, request, request.top)
         elif request.reduce is not None:
@@ -201,22 +208,24 @@ def check_answer(found: Slice, chosen: SliceFormat, settings: Settings) -> None:
 
 
 def _head(found: Slice, tag: str, request: SliceRequest, values: Values | None = None) -> Head:
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[bytes, bytes]] = []
     if values is not None:
         headers += [
-            (DTYPE_HEADER, values.dtype_name),
-            (SHAPE_HEADER, ",".join(map(str, values.shape))),
-            (DIMS_HEADER, ",".join(values.dims)),
+            (_DTYPE, values.dtype_name.encode()),
+            (_SHAPE, ",".join(map(str, values.shape)).encode()),
+            (_DIMS, ",".join(values.dims).encode()),
         ]
     text = steps_text(found.steps)
     if text and len(text) <= LONGEST_HEADER:
-        headers.append((STEPS_HEADER, text))
+        headers.append((_STEPS, text.encode()))
     lifetime = cache_control(sealed=found.field.run.sealed)
     return Head(tag, lifetime, headers, varies=request.format is None)
 
 
 def steps_text(steps: tuple[int, ...]) -> str:
     """Return step numbers in the order in which they come, ranges where they rise."""
+    if len(steps) == 1:  # what is asked most
+        return str(steps[0])
     if all(earlier < later for earlier, later in pairwise(steps)):
         return ranges_text(step_ranges(steps))
     return ",".join(map(str, steps))
