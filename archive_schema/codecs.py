@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,14 +18,14 @@ import numpy as np
 from crc32c import crc32c
 from isal.isal_zlib import crc32
 from numcodecs import blosc
-from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError
+from zstandard import BufferWithSegments, ZstdCompressor, ZstdDecompressor, ZstdError
 
 from archive_schema.dtypes import fill_value, numpy_dtype, to_given
 from archive_schema.errors import ErrorKind, FormatError
 from archive_schema.layout import blocks_per_axis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,29 +67,25 @@ def encode_tile(stored: NDArray[Any], spec: FieldSpec, block: Sequence[int]) -> 
         Extent of a block along the axes of *stored*.
     """
     whole = (spec.tile, *stored.shape[1:]) if spec.tile else stored.shape
-    pieces: list[bytes] = []
-    index: list[int] = []
-    lengths: list[int] = []
+    rows = _rows(stored, block, spec.stored_dtype)
+    count = math.prod(blocks_per_axis(whole, block))
+    pieces: list[bytes | memoryview] = []
+    lengths = [0] * count
+    # What is absent is absent at the end: only the first axis, the samples', is ever short.
+    index = np.full((count, 2), _ABSENT, "<u8")
     offset = 0
-    grid = blocks_per_axis(whole, block)
-    for at in product(*map(range, grid)):
-        part = stored[tuple(slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True))]
-        if part.size == 0:
-            index += (_ABSENT, _ABSENT)
-            lengths.append(0)
-            continue
-        piece = encode_block(_padded(part, block, spec.stored_dtype), spec.codec)
-        pieces.append(piece)
-        index += (offset, len(piece))
-        lengths.append(len(piece))
-        offset += len(piece)
+    for at, packed in enumerate(_packed(rows, spec.codec)):
+        checksum = crc32c(packed).to_bytes(CHECKSUM_NBYTES, "little")
+        pieces += (packed, checksum)
+        lengths[at] = len(packed) + CHECKSUM_NBYTES
+        index[at] = offset, lengths[at]
+        offset += lengths[at]
     given = np.ascontiguousarray(to_given(stored, spec))
     crc = crc32(given.reshape(-1).view(np.uint8).data)
-    if not any(lengths):
+    if not pieces:
         return EncodedTile(b"", tuple(lengths), 0, crc)
     if block:  # a tile of one value is not sharded: its one block is the object
-        table = np.array(index, "<u8").tobytes()
-        pieces += (table, crc32c(table).to_bytes(CHECKSUM_NBYTES, "little"))
+        pieces += (index.data, crc32c(index.data).to_bytes(CHECKSUM_NBYTES, "little"))
     data = b"".join(pieces)
     return EncodedTile(data, tuple(lengths), crc32c(data), crc)
 
@@ -140,20 +137,8 @@ def decode_tile(
 
 def encode_block(values: NDArray[Any], codec: Codec) -> bytes:
     """Compress one whole block and append its CRC32C."""
-    packed: bytes
-    if codec.name == "blosc":
-        packed = blosc.compress(
-            values.reshape(-1),
-            codec.compressor.encode(),
-            codec.level,
-            _SHUFFLES[codec.shuffle],
-            0,
-        )
-    elif codec.name == "zstd":
-        packed = _zstd.compressor(codec.level).compress(values.reshape(-1).view(np.uint8).data)
-    else:
-        packed = values.tobytes()
-    return packed + crc32c(packed).to_bytes(CHECKSUM_NBYTES, "little")
+    (packed,) = _packed(values.reshape(1, -1), codec)
+    return b"".join((packed, crc32c(packed).to_bytes(CHECKSUM_NBYTES, "little")))
 
 
 def decode_block(
@@ -241,10 +226,46 @@ def index_nbytes(blocks: int) -> int:
     return 16 * blocks + CHECKSUM_NBYTES
 
 
-def _padded(part: NDArray[Any], block: Sequence[int], stored_dtype: str) -> NDArray[Any]:
-    if part.shape == tuple(block):
-        # A single text that was taken out of its array has shrunk to its own length.
-        return np.ascontiguousarray(part, numpy_dtype(stored_dtype))
-    whole = np.full(block, fill_value(stored_dtype), part.dtype)
-    whole[tuple(map(slice, part.shape))] = part
-    return whole
+def _rows(stored: NDArray[Any], block: Sequence[int], stored_dtype: str) -> NDArray[Any]:
+    """Return the blocks of a tile that hold any value, one a row, padded where it is short.
+
+    A view, but for padding and for blocks that are no contiguous part of the tile.
+    """
+    grid = blocks_per_axis(stored.shape, block)
+    covered = tuple(count * extent for count, extent in zip(grid, block, strict=True))
+    if stored.shape != covered:
+        whole = np.full(covered, fill_value(stored_dtype), stored.dtype)
+        whole[tuple(map(slice, stored.shape))] = stored
+        stored = whole
+    cut = stored.reshape([extent for pair in zip(grid, block, strict=True) for extent in pair])
+    axes = range(cut.ndim)
+    rows = cut.transpose(*axes[::2], *axes[1::2])
+    return np.ascontiguousarray(rows).reshape(math.prod(grid), math.prod(block))
+
+
+def _packed(rows: NDArray[Any], codec: Codec) -> Iterable[bytes | memoryview]:
+    """Compress blocks, one a row."""
+    count = len(rows)
+    if codec.name == "blosc":
+        shuffle = _SHUFFLES[codec.shuffle]
+        name = codec.compressor.encode()
+        return [blosc.compress(row, name, codec.level, shuffle, 0) for row in rows]
+    if not count:
+        return ()
+    raw = rows.view(np.uint8)
+    if codec.name != "zstd":
+        return [row.data for row in raw]
+    compressor = _zstd.compressor(codec.level)
+    if count == 1:
+        return (compressor.compress(raw[0].data),)
+    # All in one call: between two, another thread would take the interpreter.
+    blocks = BufferWithSegments(raw.reshape(-1).data, _segments(*raw.shape))
+    frames = compressor.multi_compress_to_buffer(blocks)
+    return [memoryview(frames[at]) for at in range(count)]  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _segments(count: int, nbytes: int) -> bytes:
+    """Return where blocks lie that follow one another, as `BufferWithSegments` takes it."""
+    starts = np.arange(count, dtype="<u8") * np.uint64(nbytes)
+    return np.stack([starts, np.full_like(starts, nbytes)], axis=1).tobytes()
