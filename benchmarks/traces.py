@@ -73,7 +73,7 @@ def trace() -> Trace:
     return Trace(sequence, score, prob)
 
 
-def record(store: Path, steps: int = STEPS) -> None:
+def record(store: Path | str, steps: int = STEPS) -> None:
     """Record the first *steps* steps of the trace as run ``r`` of *store*, sealed."""
     data = trace()
     with TraceRecorder(store, "r", system="d3-dna", steps=STEPS, samples=SAMPLES) as rec:
