@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from http import HTTPStatus
-from itertools import count
+from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from anyio.to_thread import run_sync
 from starlette.responses import Response
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from server.formats import Part
     from server.recent import Asked, RawHeaders
-
-_END: Final = object()
 
 
 class Head(NamedTuple):
@@ -134,7 +132,7 @@ async def send_body(
     planned = perf_counter()
     parts = body.parts()
     # The first part may be a mere header: what can fail is in the second.
-    first = [part async for part in _threaded(parts, 2)]
+    first = await run_sync(lambda: list(islice(parts, 2)))
     headers.append(_timing(began, planned))
     await _start(exchange, status, headers)
     await _stream(exchange, first, parts)
@@ -193,12 +191,9 @@ async def _stream(exchange: Exchange, first: Sequence[Part], parts: Iterator[Par
         gone.cancel()
 
 
-async def _threaded(parts: Iterator[Part], most: int | None = None) -> AsyncIterator[Part]:
-    """Yield up to *most* parts, each computed in a thread."""
-    for _ in range(most) if most is not None else count():
-        part: Any = await run_sync(next, parts, _END)
-        if part is _END:
-            return
+async def _threaded(parts: Iterator[Part]) -> AsyncIterator[Part]:
+    """Yield parts, each computed in a thread."""
+    while (part := await run_sync(next, parts, None)) is not None:
         yield part
 
 

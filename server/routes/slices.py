@@ -8,6 +8,7 @@ largest values.
 from __future__ import annotations
 
 import re
+from functools import partial
 from http import HTTPStatus
 from itertools import pairwise
 from time import perf_counter
@@ -131,8 +132,9 @@ class SliceAnswer:
         body = encode(values, chosen) if small else await run_sync(encode, values, chosen)
         if await send_not_modified(exchange, head):
             return
-        if small and not self._service.remote and exchange.scope["method"] == "GET":
-            answer = whole_answer(head, body, found.field.run.version, began=began)
+        if small and exchange.scope["method"] == "GET":
+            whole = partial(whole_answer, head, body, found.field.run.version, began=began)
+            answer = await run_sync(whole) if self._service.remote else whole()
             self._service.recent.put(exchange.asked, answer)
             await send_whole(exchange, answer)
         else:
