@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from archive_schema.store import open_store
 from tests.s3_server import S3Server
@@ -17,8 +17,12 @@ from tests.server_fixture import served
 # a thread for each core in each of them makes all of them wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Where tests share the cores, how long an example took says nothing.
-settings.register_profile("shared", deadline=None)
+# Where tests share the cores, how long an example took, or was drawn, says nothing. And whether a
+# change is taken must not hang on luck: the examples are the same each time, and others are tried
+# by `pytest --hypothesis-profile=explore`.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", patient)
+settings.register_profile("shared", patient, derandomize=True, database=None)
 settings.load_profile("shared")
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ from tests.deployment import (
     program,
     services,
 )
-from tests.s3_server import S3Server, free_ports
+from tests.ports import unused_port
+from tests.s3_server import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,7 +197,7 @@ def test_a_store_is_recorded_into_and_served_by_the_commands_of_the_file(
     store, server, recorder = (services()[name] for name in ("store", "server", "recorder"))
     folder = tmp_path / "s3"
     folder.mkdir()
-    (port,) = free_ports(1)
+    port = unused_port()
     with ExitStack() as stack:
         s3 = S3Server(folder)
         stack.callback(s3.kill)

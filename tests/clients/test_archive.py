@@ -33,7 +33,7 @@ LIVE = settings(
     max_examples=60,
     deadline=None,
     # The fixtures only hold what never changes: a sealed run that is served.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 import xarray as xr
 
 from clients import ArchiveClient
+from tests.ports import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,9 +51,7 @@ def sampler(store: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def server(store: Path) -> Iterator[str]:
     """Run `trace-archive serve` and return its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     program = str(Path(sys.executable).parent / "trace-archive")
     command = [program, "serve", "--store", str(store), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _SAMPLER: Final = str(ROOT / "tests/faults/sampler.py")
 _STATUS_BELIEVED_S: Final = 1.2
 """A little more than the time for which the service believes a status it found."""
-_PATIENCE_S: Final = 90.0
+_PATIENCE_S: Final = 200.0
 """After this a process that should have said or ended something is taken to hang."""
 
 

@@ -17,6 +17,7 @@ import httpx
 from archive_schema.store import StoreOptions, open_store
 from server.query import Archive
 from tests.faults.proxy import FaultProxy
+from tests.ports import unused_port
 
 if TYPE_CHECKING:
     from archive_schema.store import Store
@@ -48,7 +49,8 @@ class Service:
             "TRACE_ARCHIVE_CACHE_BYTES": "0",
             "TRACE_ARCHIVE_RECENT_BYTES": "0",
         }
-        self._process, self.url = self._started(0)
+        # Of its own, because it comes back there.
+        self._process, self.url = self._started(unused_port())
 
     def kill(self) -> None:
         """End the process at once."""

@@ -15,6 +15,7 @@ import pytest
 from archive_schema.store import open_store
 from recorder import TraceRecorder
 from recorder.demonstration import free_run_id, recording_script
+from tests.ports import unused_port
 
 DATA: Final = Path(__file__).parents[1] / "data/d3_dna"
 PROGRAM: Final = Path(sys.executable).parent / "trace-archive"
@@ -119,9 +120,7 @@ def test_the_demo_takes_the_next_free_name() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_demo_records_serves_and_says_where(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     store = tmp_path / "demo"
     options = ("--store", store, "--port", port, "--samples", 10, "--steps", 8)
 

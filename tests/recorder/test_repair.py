@@ -502,7 +502,7 @@ DAMAGES: Final = st.builds(
 @settings(
     max_examples=15,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(which=st.integers(0, 1), damages=st.lists(DAMAGES, min_size=1, max_size=2))
 def test_any_damage_is_found_and_no_repair_makes_it_worse(

@@ -85,4 +85,4 @@ class Process:
     def end(self) -> None:
         """End the process and its workers, as an operator does."""
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(100)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.ports import unused_port
 from tests.server.conftest import SAMPLES, STEPS, write_run
 
 if TYPE_CHECKING:
@@ -31,13 +31,6 @@ def store(folder_store: Store) -> Store:
     write_run(folder_store, "sealed").seal()
     write_run(folder_store, "live")
     return folder_store
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(*arguments: str, store: Store | None = None) -> subprocess.CompletedProcess[str]:
@@ -121,6 +114,20 @@ def test_an_output_is_never_replaced_unless_forced(store: Store, tmp_path: Path)
     assert len(np.load(out).files) > 1
 
 
+def test_export_compresses_where_it_is_told_to(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run.h5"
+
+    result = run("export", "sealed", str(out), "--compression", "gzip", store=store)
+    refused = run("export", "sealed", str(out), "--compression", "deflate", store=store)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("wrote ")
+    with h5py.File(out) as file:
+        assert len(file["steps"]) == STEPS
+    assert refused.returncode != 0
+    assert "with gzip" in refused.stderr
+
+
 def test_a_failed_export_leaves_nothing(store: Store, tmp_path: Path) -> None:
     store.delete("runs/sealed/trace.zarr/trace/score/c.2.1.0.0")
 
@@ -139,11 +146,9 @@ def test_an_ending_that_names_no_format_is_exit_code_2(store: Store, tmp_path: P
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_serve_says_where_answers_and_ends_when_told(
-    store: Store, workers: int, unused_port: int
-) -> None:
+def test_serve_says_where_answers_and_ends_when_told(store: Store, workers: int) -> None:
     command = [PROGRAM, "serve", "--store", store.url, "--workers", str(workers)]
-    command += ["--port", "0" if workers == 1 else str(unused_port)]
+    command += ["--port", "0" if workers == 1 else str(unused_port())]
     with subprocess.Popen(
         command, env={**CLEAN, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -156,7 +161,7 @@ def test_serve_says_where_answers_and_ends_when_told(
             answer = client.get("/runs/sealed/steps/1/score?samples=0:2")
             counted = client.get("/metrics")
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(100)
 
     assert answer.status_code == 200
     assert "trace_archive_requests_total" in counted.text

@@ -88,7 +88,9 @@ def decoded(answer: httpx.Response, name: str, kind: str, like: NDArray[Any]) ->
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     path=st.sampled_from(sorted(FIELDS)),

@@ -21,6 +21,7 @@ import pytest
 
 from archive_schema.records import RunRecords
 from recorder import TraceRecorder
+from tests.ports import unused_port
 from tests.server.pushing import Process, json_put, npy, npz, put
 from tests.server_fixture import serve
 
@@ -763,15 +764,9 @@ def test_a_store_that_is_away_is_a_503_and_then_it_goes_on(s3: S3Server, serve: 
         assert read(client, "/runs/r/fields/x?steps=0:2").tolist() == [[*range(4)]] * 2
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None:
     """It is killed again and again in the middle of many requests, and started again."""
-    process = Process(folder_store, free_port())
+    process = Process(folder_store, unused_port())
     acknowledged: set[tuple[int, int]] = set()
 
     def push(start: int) -> None:
@@ -782,6 +777,7 @@ def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None
                 try:
                     answer = put(client, f"steps/{step}/x?samples={start}:{start + 4}", body)
                 except httpx.TransportError:
+                    time.sleep(0.02)
                     continue
                 assert answer.status_code in (200, 201), answer.text
                 acknowledged.add((step, start))
@@ -793,7 +789,7 @@ def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None
             pushers = [pool.submit(push, start) for start in range(0, 16, 4)]
             for count in (10, 50):
                 while len(acknowledged) < count and not all(one.done() for one in pushers):
-                    pass
+                    time.sleep(0.002)
                 process.kill()
                 field = RunRecords(folder_store, "r").ledger.fields["trace/x"]
                 lost = [at for at in {*acknowledged} if field.tile(at[0], at[1] // 4) is None]
@@ -811,7 +807,7 @@ def test_what_was_acknowledged_outlives_the_service(folder_store: Store) -> None
 
 def test_many_pushers_at_two_workers(folder_store: Store) -> None:
     """The workers do not know of one another, and the run is sealed by either."""
-    process = Process(folder_store, free_port(), workers=2)
+    process = Process(folder_store, unused_port(), workers=2)
 
     def push(part: int) -> list[int]:
         with httpx.Client(base_url=process.url, timeout=60) as client:
