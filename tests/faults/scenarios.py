@@ -112,7 +112,7 @@ def hanging_store(scene: Scene) -> None:
 def cut_uploads(scene: Scene) -> None:
     """Break connections in the middle of bodies that are put."""
     for at in (10, 100, 1000, 20_000):
-        _on_recorders(scene, Action.CUT_UPLOAD, method="PUT", probability=0.1, at=at)
+        _on_recorders(scene, Action.CUT_UPLOAD, method="PUT", probability=0.05, at=at)
     scene.expect(scene.sampler().end(), "")
 
 
@@ -147,10 +147,12 @@ def slow_answers(scene: Scene) -> None:
 
 def storm(scene: Scene) -> None:
     """Answer a third of all requests by 500 or 503, some of them after they were carried out."""
+    # Those that name a time are few: each costs a second of waiting, and nothing else.
+    kinds = ((500, None, 0.08), (503, None, 0.08), (503, 1, 0.01))
     for way in scene.world.ways:
-        for status, retry_after_s in ((500, None), (503, None), (503, 1)):
+        for status, retry_after_s, share in kinds:
             for action in (Action.REFUSE, Action.SPOIL_ANSWER):
-                fault = Fault(action, probability=0.06, status=status, retry_after_s=retry_after_s)
+                fault = Fault(action, probability=share, status=status, retry_after_s=retry_after_s)
                 scene.disturb(way, fault)
     scene.expect(scene.sampler().end(), "")
 

@@ -11,7 +11,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,12 +33,13 @@ from recorder import TraceRecorder
 from recorder.maintenance import remove_run, verify_run
 from recorder.patience import PatientStore
 from tests.faults.proxy import Action, Fault, FaultProxy
+from tests.ports import unused_port
 from tests.recorder.killed_sampler import STEPS, batches, declaration, state
+from tests.recorder.lives import check, life
 from tests.recorder.reading import committed, objects
-from tests.recorder.test_killed import check, life
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from archive_schema.store import Store
     from tests.server_fixture import Serve
@@ -99,13 +99,7 @@ def serving(store: Store, port: int, *arguments: str) -> Iterator[subprocess.Pop
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        process.wait(100)
 
 
 def test_a_run_is_the_same_whichever_way_it_was_recorded(
@@ -145,44 +139,6 @@ def test_a_killed_recorder_goes_on_over_http(folder_store: Store, serve: Serve) 
 
     assert check(folder_store, safe) == 2 * STEPS * len(batches())
     assert RunRecords(folder_store, "r").status() is RunStatus.SEALED
-
-
-def test_a_server_that_is_killed_under_load_loses_nothing(folder_store: Store) -> None:
-    """What was acknowledged before a kill is there after it, and the recorder never noticed."""
-    port = unused_port()
-    command = [sys.executable, str(ROOT / "tests/recorder/killed_sampler.py")]
-    sampler = subprocess.Popen(
-        [*command, f"http://127.0.0.1:{port}"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert sampler.stdin is not None
-    assert sampler.stdout is not None
-    sampler.stdin.write("\n" * 3 * STEPS * len(batches()))
-    sampler.stdin.close()
-    safe: set[tuple[int, int]] = set()
-    for _ in range(2):
-        with serving(folder_store, port) as server:
-            safe |= told(islice(sampler.stdout, 6))
-            server.kill()
-            server.wait()
-        check(folder_store, safe)
-    with serving(folder_store, port):
-        safe |= told(sampler.stdout)
-        sampler.stdout.close()
-        assert sampler.wait() == 0
-
-    assert len(safe) == len(batches()) * STEPS / 3
-    assert check(folder_store, safe) == 2 * STEPS * len(batches())
-    assert RunRecords(folder_store, "r").status() is RunStatus.SEALED
-
-
-def told(lines: Iterable[str]) -> set[tuple[int, int]]:
-    """Return start and step of what the sampler called safe."""
-    words = (line.split() for line in lines if line.startswith("safe"))
-    return {(int(start), int(step)) for _, start, step in words}
 
 
 def test_any_worker_takes_any_request(folder_store: Store) -> None:
