@@ -80,6 +80,7 @@ class ErrorKind(StrEnum):
     STORE_REFUSED = "store-refused"
     RUN_NOT_SEALED = "run-not-sealed"
     RUN_COMPACTED = "run-compacted"
+    PRECONDITION_FAILED = "precondition-failed"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -191,6 +192,7 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.STORE_REFUSED: StoreRefusedError,
     ErrorKind.RUN_NOT_SEALED: ConflictError,
     ErrorKind.RUN_COMPACTED: ConflictError,
+    ErrorKind.PRECONDITION_FAILED: ConflictError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

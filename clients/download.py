@@ -49,6 +49,7 @@ def file_request(
     steps: Pick | None,
     samples: Pick | None,
     fields: Sequence[str] | None,
+    compression: str | None = None,
 ) -> Request:
     """Return the request for a run as one file; its format is by default *target*'s ending.
 
@@ -68,6 +69,8 @@ def file_request(
             params.append((axis, selector_text(selector_of(pick, axis))))
     if fields is not None:
         params.append(("fields", ",".join(fields)))
+    if compression is not None:
+        params.append(("compression", compression))
     return Request(f"{run_path(run_id)}/export", params=tuple(params))
 
 
@@ -122,6 +125,7 @@ class PartFile:
         self._report = report
         self._file: BinaryIO | None = None
         self._total: int | None = None
+        self._chunked = False
         self._tag = _text(self._tag_path)
         self.nbytes = self._path.stat().st_size if self._tag and self._path.exists() else 0
         """Bytes that are there."""
@@ -172,6 +176,8 @@ class PartFile:
         """Raise what *reply* says went wrong, or that the file broke off."""
         if reply.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise error_of(reply)
+        if self._chunked:  # and the transfer came to its end, or there were no reply
+            self._total = self.nbytes
         if not self.complete:
             raise unreachable(f"{reply.url}: expected {self._total} bytes, got {self.nbytes}")
 
@@ -213,14 +219,15 @@ class PartFile:
 
     def _restart(self, head: Reply) -> None:
         length, tag = head.headers.get("content-length"), head.headers.get("etag", "")
-        if length is None or not length.isdigit():
+        self._chunked = head.headers.get("transfer-encoding", "").lower() == "chunked"
+        if not self._chunked and (length is None or not length.isdigit()):
             message = f"{head.url}: expected a Content-Length, without which a cut is not seen"
             raise ArchiveError(ErrorKind.UNKNOWN, message)
         self._discard()
         # A weak tag does not promise the same bytes, so nothing can be continued by it.
         self._tag = "" if tag.startswith("W/") else tag
         self._tag_path.write_text(self._tag)
-        self._total = int(length)
+        self._total = None if length is None else int(length)
 
     def _discard(self) -> None:
         self.close()

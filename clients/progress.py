@@ -49,6 +49,6 @@ def shown(label: str, *, progress: bool | Report | None) -> Iterator[Report | No
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total or None)
 
         yield report

@@ -112,6 +112,7 @@ class Run(Recording):
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
+        compression: str | None = None,
         overwrite: bool = False,
         progress: bool | Report | None = None,
     ) -> Path:
@@ -128,6 +129,10 @@ class Run(Recording):
             Name of a format of the run's system; by default what *path* ends in: ``.h5``.
         steps, samples, fields
             Only these.
+        compression
+            ``gzip`` for HDF5, ``deflate`` for NPZ: a smaller file, whose download begins anew
+            if it breaks off. The server compresses it once before the first byte of an HDF5
+            file comes.
         overwrite
             Replace an existing file.
         progress
@@ -143,7 +148,13 @@ class Run(Recording):
         """
         target = Path(path)
         request = file_request(
-            self.id, target, format=format, steps=steps, samples=samples, fields=fields
+            self.id,
+            target,
+            format=format,
+            steps=steps,
+            samples=samples,
+            fields=fields,
+            compression=compression,
         )
         with shown(target.name, progress=progress) as report:
             return self._session.run(
@@ -195,13 +206,20 @@ class AsyncRun(AsyncRecording):
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
+        compression: str | None = None,
         overwrite: bool = False,
         progress: bool | Report | None = None,
     ) -> Path:
         """Download the run as one file; see `Run.download`."""
         target = Path(path)
         request = file_request(
-            self.id, target, format=format, steps=steps, samples=samples, fields=fields
+            self.id,
+            target,
+            format=format,
+            steps=steps,
+            samples=samples,
+            fields=fields,
+            compression=compression,
         )
         with shown(target.name, progress=progress) as report:
             return await self._session.run(

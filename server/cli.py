@@ -173,6 +173,9 @@ def export(
     steps: Annotated[str | None, typer.Option(help="Selector of steps: ::10.")] = None,
     samples: Annotated[str | None, typer.Option(help="Selector of samples: 0:8.")] = None,
     fields: Annotated[str | None, typer.Option(help="Names of fields, with commas.")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="gzip of HDF5, deflate of NPZ; by default none.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a run as a file of its system, or as plain HDF5 or NPZ."""
@@ -184,23 +187,31 @@ def export(
             steps=None if steps is None else parse_selector(steps, "steps"),
             samples=None if samples is None else parse_selector(samples, "samples"),
             fields=None if fields is None else [name.strip() for name in fields.split(",")],
+            compression=compression,
         )
+        written = 0
+
+        def advance(nbytes: int) -> None:
+            nonlocal written
+            written += nbytes
+            progress.advance(task, nbytes)
+
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(out, total=exported.file.size)
+            task = progress.add_task(out, total=exported.nbytes)
             write_file(
-                exported.file,
+                exported.read(),
                 out,
                 options=store.options,
                 overwrite=force,
-                advance=lambda nbytes: progress.advance(task, nbytes),
+                advance=advance,
             )
     for note in exported.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    typer.echo(f"wrote {decimal(exported.file.size)} to {out}")
+    typer.echo(f"wrote {decimal(written)} to {out}")
 
 
 def token(

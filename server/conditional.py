@@ -39,7 +39,22 @@ def none_matches(header: str | None, tag: str) -> bool:
     """
     if header is None:
         return False
-    return header.strip() == "*" or tag in _TAG.findall(header)
+    return header.strip() == "*" or tag.removeprefix("W/") in _TAG.findall(header)
+
+
+def matches(header: str | None, tag: str) -> bool:
+    """Return whether ``If-Match: header`` lets an answer with *tag* pass.
+
+    Tags are compared strongly, as RFC 9110 §13.1.1 demands: a weak one promises no bytes.
+
+    Examples
+    --------
+    >>> matches('"a", "b"', '"b"'), matches('W/"a"', '"a"'), matches("*", '"a"')
+    (True, False, True)
+    """
+    if header is None or header.strip() == "*":
+        return True
+    return tag in (one.group() for one in _TAG.finditer(header))
 
 
 def cache_control(*, sealed: bool) -> str:

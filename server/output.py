@@ -1,4 +1,4 @@
-"""Writes a computed file to any URL that fsspec opens, whole or not at all."""
+"""Writes what is computed to any URL that fsspec opens, whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from archive_schema.errors import ConflictError, ErrorKind
 from archive_schema.store.foreign import foreign_errors, foreign_filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from archive_schema.store import StoreOptions
-    from server.exporters import VirtualFile
 
 _PARTIAL: Final = ".partial"
 
 
 def write_file(
-    file: VirtualFile,
+    parts: Iterable[bytes],
     url: str,
     *,
     options: StoreOptions | None = None,
     overwrite: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Write *file* to *url*.
+    """Write a file to *url*.
 
     Parameters
     ----------
+    parts : iterable of bytes
+        What it consists of; nothing is taken of it before *url* is known to be free.
     url : str
         A path, or any URL of fsspec: ``s3://bucket/run.h5``.
     options
@@ -57,7 +58,7 @@ def write_file(
             message = f"{url} exists already; say --force to replace it"
             raise ConflictError(ErrorKind.OUTPUT_EXISTS, message)
         with _opened(filesystem, path) as target:
-            for part in file.read():
+            for part in parts:
                 target.write(part)
                 advance(len(part))
 

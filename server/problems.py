@@ -49,6 +49,7 @@ _STATUS_OF_KIND: Final[dict[ErrorKind, HTTPStatus]] = {
     ErrorKind.BODY_DAMAGED: HTTPStatus.UNPROCESSABLE_ENTITY,
     ErrorKind.DEADLINE_PASSED: HTTPStatus.REQUEST_TIMEOUT,
     ErrorKind.STORE_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
+    ErrorKind.PRECONDITION_FAILED: HTTPStatus.PRECONDITION_FAILED,
 }
 _STATUS_OF_CLASS: Final[dict[type[Exception], HTTPStatus]] = {
     NotFoundError: HTTPStatus.NOT_FOUND,

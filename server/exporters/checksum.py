@@ -6,12 +6,11 @@ once for it, a chunk at a time, and the result is kept.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from isal.isal_zlib import crc32, crc32_combine
 
+from server.exporters.kept import Kept
 from server.exporters.virtual_file import VirtualFile
 
 if TYPE_CHECKING:
@@ -50,27 +49,5 @@ def _combined(values: Values, tiles: list[int]) -> int:
     return whole
 
 
-class _Checksums:
-    """CRC-32s of what was decoded for them, by digest; those used last, in any thread."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._known: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, digest: str) -> int | None:
-        """Return what is known, or None."""
-        with self._lock:
-            if digest in self._known:
-                self._known.move_to_end(digest)
-            return self._known.get(digest)
-
-    def put(self, digest: str, value: int) -> None:
-        """Keep *value*, and drop what was used longest ago."""
-        with self._lock:
-            self._known[digest] = value
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
-
-
-_DECODED: Final = _Checksums(4096)
+_DECODED: Final = Kept[int](4096)
+"""CRC-32s of what was decoded for them, by digest."""

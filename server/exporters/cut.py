@@ -10,7 +10,7 @@ import numpy as np
 from archive_schema.errors import ErrorKind, NotFoundError
 from archive_schema.layout import step_position
 from archive_schema.ledger import ABSENT
-from archive_schema.selection import ALL, take, take_steps
+from archive_schema.selection import ALL, selector_text, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
 
 if TYPE_CHECKING:
@@ -39,6 +39,17 @@ class Cut:
     notes: tuple[str, ...]
     """What a user should know of what was left out, a sentence each."""
     _steps_of: Mapping[str, frozenset[int]]
+
+    @property
+    def selection(self) -> tuple[str, str] | None:
+        """Selectors of just these steps and samples, by which the cut is made again later.
+
+        None where it takes more than a range of each.
+        """
+        steps, samples = step_ranges(self.steps) or ((0, 0, 1),), self.samples
+        if len(steps) > 1 or not isinstance(samples, range) or samples.step != 1:
+            return None
+        return selector_text(slice(*steps[0])), f"{samples.start}:{samples.stop}"
 
     def has(self, field: FieldView, step: int) -> bool:
         """Return whether *field* is recorded at *step* for all samples of the cut."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from archive_schema.errors import ErrorKind, InvalidInputError
@@ -20,9 +19,10 @@ from server.exporters.d3_dna.sequences import (
 )
 from server.exporters.d3_dna.viewer import viewer_json
 from server.exporters.generic import generic_hdf5, generic_npz
+from server.exporters.kept import Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from archive_schema.selection import Selector
     from server.exporters.cut import Cut
@@ -53,6 +53,41 @@ class Export:
     filename: str
     notes: tuple[str, ...]
     """What the file does not hold or holds otherwise, a sentence each."""
+    selection: tuple[str, str] | None
+    """Selectors of just the steps and samples that are in it; see `Cut.selection`."""
+    compression: str | None = None
+    """How it is made smaller; None as it is."""
+
+    @property
+    def nbytes(self) -> int | None:
+        """Length of the file; None if nobody knows it before the file was read."""
+        return self.file.size if self.compression is None else None
+
+    def compressed(self, compression: str | None) -> Export:
+        """Return the same with its values compressed.
+
+        Raises
+        ------
+        InvalidInputError
+            ``invalid-parameter`` if the format has no compression of that name.
+        """
+        if compression is None:
+            return self
+        known = None if self.file.packing is None else self.file.packing.name
+        if compression != known:
+            message = (
+                f"compression={compression!r}: {self.filename} can be written"
+                f" {'as it is only' if known is None else f'with {known}, or without it'}"
+            )
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+        return replace(self, compression=compression)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the bytes of the file; empty ones while a compressed one is measured."""
+        packing = self.file.packing
+        if self.compression is None or packing is None:
+            return self.file.read()
+        return packing.read()
 
 
 _ANY: Final[Mapping[str, Format]] = {
@@ -74,8 +109,10 @@ _OWN: Final[Mapping[str, Mapping[str, Format]]] = {
         "onehot-npz": Format(_NPZ, "_onehot.npz", one_hot_npz),
     },
 }
-_KEPT: Final = 4
-"""Exports kept: a client that reads a file in ranges asks for the same one again and again."""
+_KEPT_NBYTES: Final = 32 << 20
+"""Memory for files laid out lately: who reads one in ranges asks for it again and again."""
+_LEAST_WEIGHT: Final = _KEPT_NBYTES >> 3
+"""So that of small files, each with its view of a run, no more than a few are kept."""
 
 
 def formats_of(system: str) -> dict[str, str]:
@@ -90,6 +127,7 @@ def export(
     steps: Selector | None = None,
     samples: Selector | None = None,
     fields: Collection[str] | None = None,
+    compression: str | None = None,
 ) -> Export:
     """Return *run* as a file, of which nothing is read yet.
 
@@ -103,12 +141,14 @@ def export(
         By step number and by position; by default all.
     fields : collection of str, optional
         Names of fields; by default all that the format has a place for.
+    compression : str, optional
+        ``gzip`` of HDF5 and ``deflate`` of NPZ; by default none.
 
     Raises
     ------
     InvalidInputError
         ``format-not-acceptable`` for another format, or for a run that it cannot hold;
-        ``selection-out-of-bounds``.
+        ``selection-out-of-bounds``; ``invalid-parameter`` for another compression.
     NotFoundError
         ``field-not-found``, ``step-not-recorded``, ``not-recorded``.
     """
@@ -122,10 +162,14 @@ def export(
     # As text, because before Python 3.12 a slice is no key.
     axes = [None if axis is None else selector_text(axis) for axis in (steps, samples)]
     names = None if fields is None else tuple(sorted(set(fields)))
-    return _export(run, format, axes[0], axes[1], names)
+    key = (run, format, *axes, names)
+    found = _EXPORTS.get(key)
+    if found is None:
+        found = _export(run, format, axes[0], axes[1], names)
+        _EXPORTS.put(key, found)
+    return found.compressed(compression)
 
 
-@lru_cache(maxsize=_KEPT)
 def _export(
     run: RunView,
     name: str,
@@ -144,7 +188,13 @@ def _export(
     file.ahead = run.archive.reader.ahead
     # Every answer needs it: better here, where the caller waits in a thread, and only once.
     _ = file.digest
-    return Export(file, chosen.media_type, f"{run.manifest.id}{chosen.ending}", notes)
+    filename = f"{run.manifest.id}{chosen.ending}"
+    return Export(file, chosen.media_type, filename, notes, cut.selection)
+
+
+_EXPORTS: Final = Kept[Export](
+    _KEPT_NBYTES, lambda export: max(_LEAST_WEIGHT, export.file.held_nbytes)
+)
 
 
 def _formats(system: str) -> Mapping[str, Format]:

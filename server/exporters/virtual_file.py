@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK_NBYTES: Final = 1 << 20
 """The most that `VirtualFile.read` yields at once."""
+_PART_NBYTES: Final = 1 << 9
+"""Memory that a part takes beside its bytes, about."""
 
 
 class Content(Protocol):
@@ -107,6 +109,12 @@ class VirtualFile:
         self._ends = list(accumulate(part.nbytes for part in self._parts))
         self.size = self._ends[-1] if self._ends else 0
         """Length in bytes."""
+
+    @property
+    def held_nbytes(self) -> int:
+        """About how many bytes of memory it takes while nothing is read."""
+        literals = (part.nbytes for part in self._parts if isinstance(part, Literal))
+        return sum(literals) + _PART_NBYTES * len(self._parts)
 
     @cached_property
     def digest(self) -> str:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from anyio.to_thread import run_sync
 
-from archive_schema.errors import ErrorKind, InvalidInputError
-from server.answers import Exchange, Head, send_not_modified, send_range
-from server.conditional import cache_control, etag
+from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
+from archive_schema.selection import parse_selector
+from server.answers import Exchange, Head, raw_header, send_body, send_not_modified, send_range
+from server.conditional import cache_control, etag, matches
 from server.exporters import export, formats_of
+from server.formats import Body
 from server.parameters import query_parameters, select
 from server.routes.call import Call, Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
+    from server.exporters import Export
     from server.service import Service
 
 ENDINGS: Final = ("h5", "npz", "json", "csv", "fasta", "txt")
@@ -25,10 +32,16 @@ ENDINGS: Final = ("h5", "npz", "json", "csv", "fasta", "txt")
 NOTES_HEADER: Final = "X-Trace-Notes"
 """What the file lacks, a sentence each."""
 _LONGEST_NOTES: Final = 1000
+_GROWN: Final = re.compile(r'"[0-9a-f]+-[a-z0-9-]+@([0-9:]{1,60}),([0-9:]{1,40})\.[0-9]+"')
+"""Tag of a file of a run that was recorded at the time: it holds selectors of what is in it."""
+_COMPRESSIONS: Final = ("gzip", "deflate")
 _PARAMETERS: Final = (
     Parameter("steps", "Selector of steps, by step number.", example="::10"),
     Parameter("samples", "Selector of samples.", example="0:8"),
     Parameter("fields", "Names of fields, with commas between them.", example="score_matrix"),
+    Parameter(
+        "compression", "Smaller, without ranges: gzip of HDF5, deflate of NPZ.", _COMPRESSIONS
+    ),
 )
 
 
@@ -42,7 +55,7 @@ class ExportAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
-        options = ["fields"] if self._format else ["format", "fields"]
+        options = ["compression", "fields"] if self._format else ["compression", "format", "fields"]
         given = query_parameters(scope["query_string"])
         selectors, others = select(given, ("step", "sample"), options)
         run = await self._service.run(exchange.path["run"])
@@ -51,31 +64,86 @@ class ExportAnswer:
             known = ", ".join(formats_of(run.manifest.system))
             message = f"parameter 'format': expected one of {known}, got nothing"
             raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-        fields = others["fields"].split(",") if "fields" in others else None
         build = partial(
             export,
             run,
             name,
-            steps=selectors.get("step"),
-            samples=selectors.get("sample"),
-            fields=fields,
+            fields=others["fields"].split(",") if "fields" in others else None,
+            compression=others.get("compression"),
         )
-        exported = await run_sync(build)
-        digest = await run_sync(lambda: exported.file.digest)
-        headers = [("Content-Disposition", f'attachment; filename="{exported.filename}"')]
+        steps, samples = selectors.get("step"), selectors.get("sample")
+        exported = await run_sync(partial(build, steps=steps, samples=samples))
+        tag = _tag(exported, name, sealed=run.sealed)
+        older = await _named_before(exchange, name, tag, build)
+        if older is not None:
+            exported, tag = older
+        disposition = f'attachment; filename="{exported.filename}"'
+        headers = [raw_header("Content-Disposition", disposition)]
         if exported.notes:
             text = "; ".join(exported.notes)[:_LONGEST_NOTES]
-            headers.append((NOTES_HEADER, text.encode("ascii", "replace").decode()))
-        file = exported.file
-        head = Head(etag(digest, name), cache_control(sealed=run.sealed), headers)
-        if not await send_not_modified(exchange, head):
+            headers.append(raw_header(NOTES_HEADER, text.encode("ascii", "replace").decode()))
+        head = Head(tag, cache_control(sealed=run.sealed and older is None), headers)
+        if await send_not_modified(exchange, head):
+            return
+        if exported.compression is None:
+            file = exported.file
             await send_range(exchange, head, exported.media_type, file.size, file.read)
+        else:
+            headers.append(raw_header("Accept-Ranges", "none"))
+            await send_body(exchange, head, Body(exported.media_type, None, exported.read))
+
+
+def _tag(exported: Export, name: str, *, sealed: bool) -> str:
+    """Return the tag of a file; of a run that still grows it says how far the file goes."""
+    digest = exported.file.digest
+    if exported.compression is not None:
+        # Another machine may compress the same values to other bytes.
+        return f"W/{etag(digest, f'{name}+{exported.compression}')}"
+    if sealed or exported.selection is None:
+        return etag(digest, name)
+    return etag(digest, f"{name}@{','.join(exported.selection)}")
+
+
+async def _named_before(
+    exchange: Exchange, name: str, tag: str, build: Callable[..., Export]
+) -> tuple[Export, str] | None:
+    """Return the file of a run that has grown since, as it was when the client got its tag.
+
+    So a download goes on, and ranges of one file are never of two states. None if the file
+    as it is now, with *tag*, is meant.
+
+    Raises
+    ------
+    ConflictError
+        ``precondition-failed`` if ``If-Match`` names files that there are no more.
+    """
+    condition = exchange.header(b"if-match")
+    named = condition
+    if condition is None and exchange.header(b"range") is not None:
+        named = exchange.header(b"if-range")
+    if matches(named, tag):
+        return None
+    found = _GROWN.search(named or "")
+    if found is not None:
+        steps, samples = (parse_selector(text, "selection") for text in found.groups())
+        with suppress(NotFoundError, InvalidInputError):
+            exported = await run_sync(partial(build, steps=steps, samples=samples))
+            if _tag(exported, name, sealed=False) == found.group():
+                return exported, found.group()
+    if condition is None:
+        return None
+    message = f"expected If-Match to name {tag}, which the file has now; got {condition:.200}"
+    raise ConflictError(ErrorKind.PRECONDITION_FAILED, message)
 
 
 def export_calls(service: Service) -> list[Call]:
     """Return the calls that answer with a run as a file."""
     media_types = {"h5": "application/x-hdf5", "npz": "application/x-npz"}
-    statuses = (HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+    statuses = (
+        HTTPStatus.NOT_ACCEPTABLE,
+        HTTPStatus.PRECONDITION_FAILED,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    )
     calls = [
         Call(
             f"/runs/{{run}}.{ending}",

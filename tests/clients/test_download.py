@@ -74,6 +74,24 @@ def test_a_run_is_downloaded_in_the_format_of_its_ending(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.npz", "run", "run.h5"]
 
 
+def test_a_compressed_file_is_downloaded_though_nobody_knows_its_length(
+    recorded: Recorded, everything: Run, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    h5 = everything.download(
+        tmp_path / "run.h5", compression="gzip", progress=lambda *report: told.append(report)
+    )
+    npz = everything.download(tmp_path / "run.npz", compression="deflate", fields=["f4"])
+
+    with h5py.File(h5) as file:
+        assert len(file["steps"]) == len(recorded.values["f4"])
+    with np.load(npz) as file:
+        np.testing.assert_array_equal(file["trace/f4"], recorded.values["f4"])
+    assert told[-1] == (h5.stat().st_size, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.h5", "run.npz"]
+
+
 @pytest.mark.parametrize("awaited", [False, True], ids=["blocking", "asynchronous"])
 def test_a_download_that_is_cut_goes_on_where_it_broke_off(
     recorded: Recorded, tmp_path: Path, *, awaited: bool
