@@ -40,7 +40,13 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = open_store(settings.store, settings.store_options)
-        self.archive = Archive(self.store, cache_bytes=settings.cache_bytes)
+        self.archive = Archive(
+            self.store,
+            cache_bytes=settings.cache_bytes,
+            reads_in_flight=settings.reads_in_flight,
+            gap_bytes=settings.read_gap_bytes,
+            ahead_bytes=settings.read_ahead_bytes,
+        )
         self.metrics = Metrics()
         self.recent = RecentAnswers(settings.recent_bytes)
         self.gateway = Gateway(self.store)

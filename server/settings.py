@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     """Decoded blocks kept in memory, in each worker."""
     recent_bytes: Annotated[int, Field(ge=0)] = 32 << 20
     """Small answers kept whole in memory, in each worker."""
+    reads_in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Byte ranges asked of the store at once, in each worker; by default 1 of a folder, else 64."""
+    read_gap_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Read in vain to save a request; by default nothing of a folder, else 32 KiB."""
+    read_ahead_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    """Values on their way from a remote store before they are sent, in each worker; one answer
+    has a quarter of it at most."""
     max_answer_bytes: Annotated[int, Field(ge=1, le=LARGEST_ANSWER_NBYTES)] = 1 << 30
     """Values in one binary answer."""
     max_text_bytes: Annotated[int, Field(ge=1)] = 64 << 20

@@ -12,7 +12,7 @@ from archive_schema.layout import generation_key
 from archive_schema.models import check_run_id
 from archive_schema.openings import latest_openings, openings
 from archive_schema.records import RunRecords, read_manifest, run_ids
-from server.query.fetch import BlockReader
+from server.query.fetch import AHEAD_NBYTES, BlockReader
 from server.query.run import RunView
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Archive:
     ----------
     cache_bytes : int
         Of decoded blocks kept in memory.
-    reads_in_flight : int, optional
-        Byte ranges read at once; by default as the store needs it.
+    reads_in_flight, gap_bytes, ahead_bytes : int, optional
+        How a remote store is read, as of `BlockReader`; by default as the store needs it.
     refresh_s : float, optional
         How long the records of a growing run are believed; by default 0 where looking costs
         some system calls, and `REFRESH_S` where it costs round trips.
@@ -51,10 +51,18 @@ class Archive:
         *,
         cache_bytes: int = CACHE_NBYTES,
         reads_in_flight: int | None = None,
+        gap_bytes: int | None = None,
+        ahead_bytes: int = AHEAD_NBYTES,
         refresh_s: float | None = None,
     ) -> None:
         self.store = store
-        self.reader = BlockReader(store, cache_bytes, reads_in_flight=reads_in_flight)
+        self.reader = BlockReader(
+            store,
+            cache_bytes,
+            reads_in_flight=reads_in_flight,
+            gap_bytes=gap_bytes,
+            ahead_bytes=ahead_bytes,
+        )
         default_s = REFRESH_S if self.reader.remote else 0.0
         self.refresh_s = default_s if refresh_s is None else refresh_s
         self._runs: OrderedDict[str, _Run] = OrderedDict()
