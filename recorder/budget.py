@@ -61,20 +61,21 @@ class ByteBudget:
             if self._fits(nbytes):
                 return self._take(nbytes)
             self.wanted += 1
-        try:
-            if hurry is not None:
-                hurry()
-            with self._room:
+        if hurry is not None:
+            hurry()
+        with self._room:
+            try:
                 self._wait(nbytes, deadline_s)
                 self._take(nbytes)
-        finally:
-            self.wanted -= 1
+            finally:
+                self.wanted -= 1
 
     def give(self, nbytes: int) -> None:
         """Give back what was taken."""
         with self._room:
             self._taken -= nbytes
-            self._room.notify_all()
+            if self.wanted:
+                self._room.notify_all()
 
     def end(self) -> None:
         """Let everybody in, since nothing is stored any more: they are to see why."""

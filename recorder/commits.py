@@ -53,7 +53,7 @@ class CommitThread:
     Parameters
     ----------
     commit_interval_s : float, seconds
-        Least time between two commits, but for a flush.
+        How long the first tile of a commit waits for others, but for a flush.
     """
 
     def __init__(
@@ -85,7 +85,6 @@ class CommitThread:
         self._end_error = ""
         self._sealing = False
         self._next_beat = time.monotonic() + HEARTBEAT_S
-        self._next_commit = 0.0
         # A daemon: `close` waits for it, and a store that hangs must not keep the
         # interpreter, and with it the machine, from ending.
         self._thread = threading.Thread(target=self._loop, name="trace-commit", daemon=True)
@@ -157,8 +156,8 @@ class CommitThread:
             None if limit is None else max(limit - time.monotonic(), 0.0),
         )
         if self._wants_commit():
-            pause_s = max(self._next_commit - time.monotonic(), 0.0)
-            progress.to_commit.wait_for(self._in_haste, pause_s)
+            # What comes meanwhile shares the commit.
+            progress.to_commit.wait_for(self._in_haste, self._commit_interval_s)
 
     def _wants_commit(self) -> bool:
         if self._given_up and self._overflow is None:
@@ -209,7 +208,6 @@ class CommitThread:
                 rest,
             )
         if self._attempt is not None and not (self._overflow and self._overflow.pause_s):
-            self._next_commit = time.monotonic() + self._commit_interval_s
             self._try(self._attempt)
         if self._overflow is not None and self._overflow.away:
             self._spare()

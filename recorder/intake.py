@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from archive_schema.models import RunManifest, Scalar
     from recorder.axes import SampleAxis
+    from recorder.buffers import Slabs
     from recorder.coordinates import Coordinates
     from recorder.declaration import Address
     from recorder.fields import Fields, RecordedField
@@ -76,6 +77,8 @@ class Intake:
 
     Parameters
     ----------
+    slabs
+        Memory for the copies of values.
     tile : int, samples
         Samples in a tile; None for as many as the first batch has, or other fields have.
     """
@@ -88,6 +91,7 @@ class Intake:
         coordinates: Coordinates,
         writer: TileWriter,
         *,
+        slabs: Slabs,
         tile: int | None,
     ) -> None:
         self._manifest = manifest
@@ -95,6 +99,7 @@ class Intake:
         self._samples = samples
         self._coordinates = coordinates
         self._writer = writer
+        self._slabs = slabs
         self._tile = tile
         self._names = coordinates.names
         self._call = threading.RLock()
@@ -148,7 +153,8 @@ class Intake:
                         self._check_name(plan.field)
                         self._fields.keep(plan.field)
                         new.append(plan.field)
-                self._put_coordinates(step, coordinates)
+                if self._put_coordinates(step, coordinates) and not planned:
+                    self._writer.announce()  # otherwise the tiles announce them
                 for plan in planned:
                     for tile, start, stop in plan.tiles:
                         self._queue(plan, step, tile, start, stop)
@@ -230,15 +236,15 @@ class Intake:
             raise invalid(ErrorKind.SHAPE_MISMATCH, message)
         return 0, length
 
-    def _put_coordinates(self, step: int, coordinates: Sequence[tuple[str, str, Scalar]]) -> None:
+    def _put_coordinates(self, step: int, coordinates: Sequence[tuple[str, str, Scalar]]) -> bool:
+        """Accept the coordinates of a step; return whether any is new."""
         new = False
         for name, dtype, value in coordinates:
             if name not in self._names:
                 self._check_coordinate_name(name)
                 self._names.add(name)
             new |= self._coordinates.put_step(step, name, dtype, value)
-        if new:
-            self._writer.announce()
+        return new
 
     def _queue(self, plan: _Planned, step: int, tile: int, start: int, stop: int) -> None:
         part = plan.values
@@ -248,7 +254,7 @@ class Intake:
         cost = part.nbytes + stored_nbytes
         self._writer.reserve(cost)
         try:
-            snapshot = part.snapshot()
+            snapshot = part.snapshot(self._slabs)
         except BaseException:
             self._writer.cancel(cost)
             raise

@@ -22,6 +22,7 @@ from archive_schema.store import open_store
 from archive_schema.systems.registry import system as system_named
 from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import default_max_bytes
+from recorder.buffers import Slabs
 from recorder.compaction import compact_run
 from recorder.coordinates import check_column, scalar
 from recorder.declaration import FieldOptions
@@ -122,7 +123,8 @@ class TraceRecorder:
         Whether who seals the run rewrites it at once, with many steps in an object
         (`recorder.compaction`). If that fails, the error is raised, and the run is sealed.
     commit_interval_s : float, seconds
-        Least time between two commits.
+        How long what is stored waits for more that shares its commit; so also the least time
+        between two commits, but for `flush`.
     """
 
     def __init__(
@@ -617,7 +619,7 @@ class TraceRecorder:
 
 def _column(name: str, value: ArrayLike, count: int | None) -> NDArray[Any]:
     """Return the values of a sample coordinate, one for each of *count* samples."""
-    snapshot = given(plain_array(value), name).snapshot()
+    snapshot = given(plain_array(value), name).snapshot(Slabs(0))
     values = snapshot.values().copy()
     snapshot.release()
     check_column(name, values, count)

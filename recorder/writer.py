@@ -2,8 +2,8 @@
 
 1. `reserve` waits for room in the byte budget, `put` queues a tile: all that the caller pays.
 2. A worker encodes the tile and creates its object.
-3. The commit thread takes all tiles whose objects are acknowledged, at most once in an interval,
-   and makes them visible with one commit. Only then do they count as recorded.
+3. The commit thread takes all tiles whose objects are acknowledged, an interval after the first of
+   them, and makes them visible with one commit. Only then do they count as recorded.
 4. With a spool, a tile that the store does not take soon goes there instead, and another thread
    brings it back when the store is there again (`recorder.overflow`, `recorder.drainer`).
 
@@ -55,7 +55,7 @@ class Writer:
     workers : int
         Threads that encode and put.
     commit_interval_s : float, seconds
-        Least time between two commits, but for a flush.
+        How long the first tile of a commit waits for others, but for a flush.
     deadline_s : float, seconds
         How long a call waits while nothing gets done.
     """
@@ -270,7 +270,7 @@ class Writer:
             if part is not None:
                 progress.placed.append(part)
             # Not for every tile: a wake-up costs more than a commit of many tiles saves.
-            if first or not progress.under_way:
+            if first or (progress.flushing and not progress.under_way):
                 progress.to_commit.notify()
             if progress.flushing:
                 progress.done.notify_all()
