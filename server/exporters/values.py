@@ -224,7 +224,8 @@ class Values:
             start = end
 
     def _box(self, cut: dict[str, Selector]) -> NDArray[Any]:
-        return self._convert(self.field.select(self._selectors(cut)).array())
+        # Who downloads a run reads all of it once: kept, it would only drive out what others read.
+        return self._convert(self.field.select(self._selectors(cut)).array(keep=False))
 
     def _selectors(self, cut: dict[str, Selector]) -> dict[str, Selector]:
         """Return the selection of the whole box, narrowed by *cut*."""

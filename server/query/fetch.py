@@ -124,7 +124,12 @@ class BlockReader:
             self.straight.close()
 
     def blocks(
-        self, field: BlockSource, block: tuple[int, ...], reads: Sequence[TileRead]
+        self,
+        field: BlockSource,
+        block: tuple[int, ...],
+        reads: Sequence[TileRead],
+        *,
+        keep: bool = True,
     ) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Yield the blocks of *reads*, in any order; one that is absent is left out.
 
@@ -134,6 +139,8 @@ class BlockReader:
         ----------
         block
             Extent of a block.
+        keep
+            Whether blocks that were decoded are kept for whoever reads next.
 
         Raises
         ------
@@ -156,27 +163,27 @@ class BlockReader:
                     ranges.append(_Range(at, step, tile, key, span))  # noqa: PERF401  faster so
         if self._ranges.threads == 1 or len(ranges) == 1:  # which needs no thread
             for one in ranges:
-                yield from self._taken(field, block, one, self._fetch(field, one))
+                yield from self._taken(field, block, one, self._fetch(field, one), keep=keep)
             return
         jobs = (
             (one.span.stop - one.span.start, partial(self._fetch, field, one)) for one in ranges
         )
         for one, data in zip(ranges, self._ranges.results(jobs), strict=True):
-            yield from self._taken(field, block, one, data)
+            yield from self._taken(field, block, one, data, keep=keep)
 
     def _taken(
-        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes
+        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes, *, keep: bool
     ) -> list[tuple[int, int, NDArray[Any]]]:
         """Return the blocks of a range; one that came over a network is read again if damaged.
 
         What lies sound in a store may be cut or changed on its way, and no client notices.
         """
         try:
-            return self._decoded(field, block, one, data)
+            return self._decoded(field, block, one, data, keep=keep)
         except FormatError:
             if not self.remote:
                 raise
-            return self._decoded(field, block, one, self._fetch(field, one))
+            return self._decoded(field, block, one, self._fetch(field, one), keep=keep)
 
     def _fetch(self, field: BlockSource, one: _Range) -> bytes:
         key, (start, stop, _) = one.key, one.span
@@ -195,7 +202,7 @@ class BlockReader:
             raise self._cut_short(field, one, length) from None
 
     def _decoded(
-        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes
+        self, field: BlockSource, block: tuple[int, ...], one: _Range, data: bytes, *, keep: bool
     ) -> list[tuple[int, int, NDArray[Any]]]:
         at, step, tile, _, (start, stop, members) = one
         if start + len(data) < stop:
@@ -208,7 +215,7 @@ class BlockReader:
             except (FormatError, RuntimeError, ValueError) as error:
                 raise self._damaged(field, one, f"block {number}: {error}") from error
             found.append((at, number, values))
-            if cache.takes(values.nbytes):
+            if keep and cache.takes(values.nbytes):
                 # A view is copied: a block that is kept must not hold its neighbours' bytes.
                 kept = values.copy() if decode.views and len(members) > 1 else values
                 cache.put((field.identity, step, tile, number), kept)

@@ -98,8 +98,15 @@ class Slice:
         said.update(self._tiles.tobytes())
         return said.hexdigest()
 
-    def array(self) -> NDArray[Any]:
+    def array(self, *, keep: bool = True) -> NDArray[Any]:
         """Read everything.
+
+        Parameters
+        ----------
+        keep
+            Whether what was decoded is kept in memory for whoever reads next. Who reads a whole
+            run once would only drive out what others read. Blocks of several steps are kept in
+            any case: the next step needs them.
 
         Returns
         -------
@@ -111,7 +118,7 @@ class Slice:
         FormatError
             ``tile-lost`` or ``tile-damaged``.
         """
-        return self._read(self._numbers, self._plan, self._mask).reshape(self.shape)
+        return self._read(self._numbers, self._plan, self._mask, keep=keep).reshape(self.shape)
 
     def pieces(self, max_bytes: int = PIECE_NBYTES) -> Iterator[NDArray[Any]]:
         """Read everything, a piece of about *max_bytes* at a time.
@@ -200,32 +207,34 @@ class Slice:
         if spec.sampled and mask is not None:
             mask = mask[:, ranges[0]]
         within = taken[1:] if self.field.stepped else taken
-        values = self._read(numbers, self._grid.plan(within), mask)
+        values = self._read(numbers, self._grid.plan(within), mask, keep=True)
         place = tuple(slice(*box[one]) for one in kept)
         return place, values.reshape(tuple(one.stop - one.start for one in place))
 
     def _read(
-        self, numbers: tuple[int, ...], plan: Plan, mask: NDArray[np.bool_] | None
+        self, numbers: tuple[int, ...], plan: Plan, mask: NDArray[np.bool_] | None, *, keep: bool
     ) -> NDArray[Any]:
         """Return values of shape (steps, *axes after step), dropped axes with length 1."""
         values = np.empty((len(numbers), *plan.lengths), self.dtype)
         if not values.size:
             return values
         try:
-            self._fill(values, numbers, plan)
+            self._fill(values, numbers, plan, keep=keep)
         except FormatError:
             # What lay in one generation of the run when this was planned may lie in the next.
             newer = self.field.renewed()
             if newer is None:
                 raise
             self.field = newer
-            self._fill(values, numbers, plan)
+            self._fill(values, numbers, plan, keep=keep)
         if mask is not None:
             absent = ~(mask if self.field.spec.sampled else mask[:, 0])
             values[absent] = np.nan if self.dtype.kind == "f" else self.dtype.type()
         return values
 
-    def _fill(self, values: NDArray[Any], numbers: tuple[int, ...], plan: Plan) -> None:
+    def _fill(
+        self, values: NDArray[Any], numbers: tuple[int, ...], plan: Plan, *, keep: bool
+    ) -> None:
         """Read into *values*, of shape (steps, *axes after step), what is recorded."""
         field, parts = self.field, plan.parts
         if field.shards is not None:
@@ -236,7 +245,7 @@ class Slice:
         if straight is not None and straight.fill(field, block, numbers, plan, values):
             return
         reads = [TileRead(number, part.tile, part.blocks) for number in numbers for part in parts]
-        for at, number, found in reader.blocks(field, block, reads):
+        for at, number, found in reader.blocks(field, block, reads, keep=keep):
             row, part = divmod(at, len(parts))
             # The ellipsis keeps a row of a 1-D array an array, which can be written to.
             step = values[row, ...]
