@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from archive_schema.errors import StorageError
+from archive_schema.errors import ErrorKind, StorageError
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from tests.recorder.reading import committed, zarr_array
@@ -16,7 +16,6 @@ from tests.recorder.reading import committed, zarr_array
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from archive_schema.errors import ErrorKind
     from archive_schema.store import Store
     from recorder import TraceRecorder
 
@@ -82,6 +81,18 @@ def await_that(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"in vain: {what}"
         time.sleep(0.01)
+
+
+def flush_at_last(rec: TraceRecorder) -> None:
+    """Flush, however often the machine was too busy to get anything done within the deadline."""
+    while True:
+        try:
+            rec.flush()
+        except StorageError as error:
+            if error.kind is not ErrorKind.SPOOLED:
+                raise
+        else:
+            return
 
 
 def assert_complete(store: Store, run: str = "r") -> None:

@@ -33,6 +33,7 @@ from tests.recorder.outage import (
     assert_complete,
     await_that,
     declaration,
+    flush_at_last,
     record,
 )
 from tests.recorder.reading import committed, objects
@@ -91,7 +92,7 @@ def left_behind(valve: Valve, place: Path, steps: range = range(STEPS), **option
     ) as rec:  # fmt: skip
         for n in steps:
             if n == 3:
-                rec.flush()
+                flush_at_last(rec)
                 valve.shut(AWAY)
             record(rec, n)
     assert caught.value.kind is ErrorKind.SPOOLED
@@ -150,12 +151,12 @@ def test_a_server_that_hangs_does_not_hold_the_sampler(s3: S3Server, place: Path
     options: dict[str, Any] = {"spool": place, "deadline_s": 4.0, "max_bytes": 60_000}
     with TraceRecorder(url, "r", **declaration(), **options) as rec:
         record(rec, 0)
-        rec.flush()
+        flush_at_last(rec)
         with s3.paused():
             for n in range(1, STEPS):
                 record(rec, n)
             await_that(lambda: rec.spool and rec.spool.tiles >= STEPS, "the spool fills")
-        rec.flush()
+        flush_at_last(rec)
 
     assert rec.budget.peak <= 60_000
     assert_complete(open_store(url))
@@ -169,7 +170,7 @@ def test_a_server_that_dies_is_drained_to_by_another_process(s3: S3Server, place
     ) as rec:  # fmt: skip
         for n in range(STEPS):
             if n == 4:
-                rec.flush()
+                flush_at_last(rec)
                 s3.kill()
             record(rec, n)
     assert caught.value.kind is ErrorKind.SPOOLED
@@ -227,7 +228,7 @@ def test_flush_tells_what_is_safe_and_not_in_the_archive(valve: Valve, place: Pa
         valve.open()
         for n in range(1, STEPS):
             record(rec, n)
-        rec.flush()
+        flush_at_last(rec)
 
     assert_complete(open_store(valve.url))
 
@@ -255,7 +256,7 @@ def test_readers_hear_of_a_spool_that_was_left(valve: Valve, place: Path) -> Non
         valve, "r", **declaration(), spool=place, deadline_s=0.5
     ) as rec:  # fmt: skip
         record(rec, 0)
-        rec.flush()
+        flush_at_last(rec)
         valve.shut(ErrorKind.STORE_REFUSED, StoreRefusedError)
         record(rec, 1)
         await_that(lambda: rec.spool and rec.spool.tiles == 2, "the tiles are spooled")
@@ -507,7 +508,7 @@ def test_no_secret_gets_into_a_spool(s3: S3Server, place: Path) -> None:
         seal_at_exit=False,
     ) as rec:  # fmt: skip
         record(rec, 0)
-        rec.flush()
+        flush_at_last(rec)
         with s3.paused():
             record(rec, 1)
             await_that(lambda: rec.spool and rec.spool.tiles == 2, "the tiles are spooled")

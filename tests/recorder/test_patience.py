@@ -205,7 +205,7 @@ def test_a_late_write_never_replaces_a_later_one(tmp_path: Path) -> None:
     """The second waits for the first, as long as it may, and then is not begun."""
     store = open_store(tmp_path)
     hanging = Hanging(store)
-    patient = PatientStore(hanging, patience_s=0.1)
+    patient = PatientStore(hanging, patience_s=0.5)
     for data in (b"first", b"second"):
         with pytest.raises(StorageError):
             patient.write("k", data)

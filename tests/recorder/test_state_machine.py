@@ -432,7 +432,7 @@ class SpooledRun(RecordedRun):
 
     def __init__(self) -> None:
         super().__init__()
-        self.options = {"deadline_s": 0.3, "spool": self.folder / "spool"}
+        self.options = {"deadline_s": 1.0, "spool": self.folder / "spool"}
         self.spools = True
 
     @rule(away=st.booleans())

@@ -56,7 +56,7 @@ class Gateway:
 
 @pytest.fixture
 def gateway(folder_store: Store, serve: Serve) -> Iterator[Gateway]:
-    url = serve(folder_store, allow_push=True, max_object_bytes=100_000, upload_timeout_s=1.0)
+    url = serve(folder_store, allow_push=True, max_object_bytes=100_000)
     httpx.post(f"{url}/runs", json={"id": "r", "steps": 2, "samples": 2}).raise_for_status()
     found = Gateway(folder_store, url)
     yield found
@@ -254,8 +254,9 @@ def test_a_body_that_is_damaged_is_not_stored(gateway: Gateway) -> None:
     assert others.status_code == 201
 
 
-def test_a_body_that_takes_too_long_is_given_up(gateway: Gateway) -> None:
-    host, _, port = gateway.url.removeprefix("http://").partition(":")
+def test_a_body_that_takes_too_long_is_given_up(gateway: Gateway, serve: Serve) -> None:
+    url = serve(gateway.store, allow_push=True, upload_timeout_s=0.2)
+    host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(
             f"PUT /runs/r/objects/{TILE} HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: *\r\n"

