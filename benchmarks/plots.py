@@ -39,7 +39,8 @@ def plot_numbers(path: Path, numbers: Mapping[str, Number]) -> None:
     names = [target.key for target, _ in taken]
     margins = [max(target.margin(number.value), 1e-3) for target, number in taken]
     colours = [_REACHED if t.reached(number.value) else _MISSED for t, number in taken]
-    axes.barh(names, [margin - 1 for margin in margins], left=1, color=colours)
+    axes.hlines(names, 1, margins, color=colours, linewidth=1)
+    axes.scatter(margins, names, color=colours, zorder=2)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.invert_yaxis()
@@ -48,7 +49,7 @@ def plot_numbers(path: Path, numbers: Mapping[str, Number]) -> None:
 
 
 def plot_tables(path: Path, tables: Sequence[Table]) -> None:
-    """Draw the CPU and wall time of every way, one panel a table."""
+    """Draw the CPU (filled) and wall time (hollow) of every way, one panel a table."""
     heights = [1.0 + 0.3 * len(table.rows) for table in tables]
     figure, panels = plt.subplots(
         len(tables),
@@ -59,15 +60,17 @@ def plot_tables(path: Path, tables: Sequence[Table]) -> None:
     )
     for axes, table in zip(panels[:, 0], tables, strict=True):
         places = range(len(table.rows))
-        for shift, kind, shade in ((-0.2, "CPU", 1.0), (0.2, "wall", 0.45)):
-            axes.barh(
-                [place + shift for place in places],
-                [(row.cpu_s if kind == "CPU" else row.wall_s) * 1e3 for row in table.rows],
-                height=0.38,
-                color=_OURS,
-                alpha=shade,
-                label=kind,
-            )
+        # On a logarithmic axis a bar would have a length that means nothing.
+        axes.grid(axis="y", linewidth=0.4)
+        axes.scatter([row.cpu_s * 1e3 for row in table.rows], places, color=_OURS, label="CPU")
+        axes.scatter(
+            [row.wall_s * 1e3 for row in table.rows],
+            places,
+            facecolors="none",
+            edgecolors=_OURS,
+            s=60,
+            label="wall",
+        )
         axes.set_yticks(places, [row.name for row in table.rows])
         axes.invert_yaxis()
         axes.set_xscale("log")
