@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 DOCUMENT: Final = "zarr.json"
 _CHUNK: Final = re.compile(r"c((?:\.[0-9]{1,18})*)")
 _LONGEST_PART: Final = 255
+_DOCUMENT_NBYTES: Final = 4096
+"""About what a document has, or a listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +165,37 @@ def group_document(run: RunView, path: str, stored: bytes) -> bytes:
     return orjson.dumps(document)
 
 
-def _below(run: RunView, path: str, relative: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the documents below a group by their path relative to it."""
-    store, run_id = run.archive.store, run.manifest.id
-    for name in store.folders(zarr_key(run_id, path, run.zarr).rstrip("/")):
-        inner = f"{path}/{name}".lstrip("/")
-        try:
-            data = store.read(zarr_key(run_id, f"{inner}/{DOCUMENT}", run.zarr))
-        except NotFoundError:  # a folder of an object that is being written
-            continue
-        document = orjson.loads(data)
-        document.pop("consolidated_metadata", None)
-        yield f"{relative}{name}", document
-        if document.get("node_type") == "group":
-            yield from _below(run, inner, f"{relative}{name}/")
+def _below(run: RunView, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the documents below a group by their path relative to it, level by level.
+
+    What of a level is asked of a remote store is asked at once.
+    """
+    store, ahead = run.archive.store, run.archive.reader.ahead
+    root = zarr_key(run.manifest.id, path, run.zarr).rstrip("/")
+    groups = [root]
+    while groups:
+        listings = ahead.results((_DOCUMENT_NBYTES, partial(store.folders, at)) for at in groups)
+        members = [
+            f"{at}/{name}" for at, names in zip(groups, listings, strict=True) for name in names
+        ]
+        documents = ahead.results((_DOCUMENT_NBYTES, partial(_document, run, at)) for at in members)
+        groups = []
+        for at, document in zip(members, documents, strict=True):
+            if document is None:
+                continue
+            document.pop("consolidated_metadata", None)
+            yield at.removeprefix(f"{root}/"), document
+            if document.get("node_type") == "group":
+                groups.append(at)
+
+
+def _document(run: RunView, folder: str) -> dict[str, Any] | None:
+    """Return the document in a folder; None in that of an object that is being written."""
+    try:
+        document: dict[str, Any] = orjson.loads(run.archive.store.read(f"{folder}/{DOCUMENT}"))
+    except NotFoundError:
+        return None
+    return document
 
 
 def _step_at(run: RunView, field: FieldView, position: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from server.service import Service
     from server.zarr_view import StoredTile
 
-_PART_NBYTES: Final = 8 << 20
+_PART_NBYTES: Final = 4 << 20
 _OBJECT: Final = "application/octet-stream"
 
 
@@ -89,17 +90,20 @@ class ZarrAnswer:
             return
 
         def read(start: int, stop: int) -> Iterator[bytes]:
-            for at in range(start, stop, _PART_NBYTES):
-                end = min(at + _PART_NBYTES, stop)
-                try:
-                    data = self._service.store.read_range(tile.key, at, end)
-                except NotFoundError as error:
-                    raise lost(tile) from error
-                if len(data) < end - at:
-                    raise cut_short(tile, at + len(data))
-                yield data
+            ends = ((at, min(at + _PART_NBYTES, stop)) for at in range(start, stop, _PART_NBYTES))
+            jobs = ((end - at, partial(self._part, tile, at, end)) for at, end in ends)
+            return self._service.archive.reader.ahead.results(jobs)
 
         await send_range(exchange, head, _OBJECT, tile.nbytes, read)
+
+    def _part(self, tile: StoredTile, start: int, stop: int) -> bytes:
+        try:
+            data = self._service.store.read_range(tile.key, start, stop)
+        except NotFoundError as error:
+            raise lost(tile) from error
+        if len(data) < stop - start:
+            raise cut_short(tile, start + len(data))
+        return data
 
     def _small(self, run: RunView, key: str) -> bytes:
         """Return a document, or the one chunk of a coordinate."""
