@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from isal.isal_zlib import crc32
 from numcodecs import blosc
 from zstandard import BufferWithSegments, ZstdCompressor, ZstdDecompressor, ZstdError

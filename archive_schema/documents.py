@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from pydantic import ValidationError
 
 from archive_schema.errors import ArchiveError, ErrorKind, FormatError

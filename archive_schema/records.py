@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.asked import Asked
 from archive_schema.chain import Chain

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import httpx
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from pydantic import ValidationError
 
 from archive_schema.errors import (

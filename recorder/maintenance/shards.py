@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from isal.isal_zlib import crc32
 
 from archive_schema.dtypes import to_given

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.documents import parse_document
 from archive_schema.errors import ArchiveError, ErrorKind, FormatError, NotFoundError

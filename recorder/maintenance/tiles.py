@@ -14,7 +14,7 @@ from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from isal.isal_zlib import crc32
 
 from archive_schema.codecs import decode_block, index_nbytes

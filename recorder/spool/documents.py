@@ -9,7 +9,7 @@ import os
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from pydantic import AwareDatetime, NonNegativeInt
 
 from archive_schema.documents import document_bytes, parse_document

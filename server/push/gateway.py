@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.errors import (
     ConflictError,

@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.codecs import CHECKSUM_NBYTES
 from archive_schema.errors import ArchiveError

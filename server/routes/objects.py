@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from anyio.to_thread import run_sync
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.errors import (
     ArchiveError,

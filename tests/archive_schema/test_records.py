@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 import pytest
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.errors import (
     ArchiveError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import numpy as np
 import pytest
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
