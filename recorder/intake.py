@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from archive_schema.models import RunManifest, Scalar
     from recorder.axes import SampleAxis
-    from recorder.buffers import Slabs
     from recorder.coordinates import Coordinates
     from recorder.declaration import Address
     from recorder.fields import Fields, RecordedField
@@ -77,8 +76,6 @@ class Intake:
 
     Parameters
     ----------
-    slabs
-        Memory for the copies of values.
     tile : int, samples
         Samples in a tile; None for as many as the first batch has, or other fields have.
     """
@@ -91,7 +88,6 @@ class Intake:
         coordinates: Coordinates,
         writer: TileWriter,
         *,
-        slabs: Slabs,
         tile: int | None,
     ) -> None:
         self._manifest = manifest
@@ -99,7 +95,6 @@ class Intake:
         self._samples = samples
         self._coordinates = coordinates
         self._writer = writer
-        self._slabs = slabs
         self._tile = tile
         self._names = coordinates.names
         self._call = threading.RLock()
@@ -254,7 +249,7 @@ class Intake:
         cost = part.nbytes + stored_nbytes
         self._writer.reserve(cost)
         try:
-            snapshot = part.snapshot(self._slabs)
+            snapshot = part.snapshot()
         except BaseException:
             self._writer.cancel(cost)
             raise

@@ -22,7 +22,6 @@ from archive_schema.store import open_store
 from archive_schema.systems.registry import system as system_named
 from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import default_max_bytes
-from recorder.buffers import Slabs
 from recorder.compaction import compact_run
 from recorder.coordinates import check_column, scalar
 from recorder.declaration import FieldOptions
@@ -619,7 +618,7 @@ class TraceRecorder:
 
 def _column(name: str, value: ArrayLike, count: int | None) -> NDArray[Any]:
     """Return the values of a sample coordinate, one for each of *count* samples."""
-    snapshot = given(plain_array(value), name).snapshot(Slabs(0))
+    snapshot = given(plain_array(value), name).snapshot()
     values = snapshot.values().copy()
     snapshot.release()
     check_column(name, values, count)

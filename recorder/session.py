@@ -15,7 +15,6 @@ from archive_schema.store import LocalStore
 from recorder.adoption import adopt
 from recorder.arguments import check_at_least, check_one_of
 from recorder.budget import ByteBudget
-from recorder.buffers import Slabs
 from recorder.intake import Intake
 from recorder.opened import OpenedRun
 from recorder.overflow import Overflow
@@ -137,7 +136,6 @@ class Session:
             self.samples,
             opened.coordinates,
             self.writer,
-            slabs=Slabs(settings.max_bytes),
             tile=settings.tile,
         )
         self.writer.start()

@@ -16,14 +16,11 @@ import numpy as np
 
 from archive_schema.dtypes import dtype_name
 from archive_schema.errors import ErrorKind, invalid
-from recorder.buffers import Copy
 from recorder.cuda import buffer_nbytes, contiguous_clone, copier_of
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-
-    from recorder.buffers import Slabs
 
 _BITS: Final[dict[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 """Unsigned integers that carry the bits of a dtype which NumPy itself lacks."""
@@ -59,30 +56,22 @@ class Values(Protocol):
     def held(self) -> Values:
         """Return a copy that stays where the values are, and that nobody else changes."""
 
-    def snapshot(self, slabs: Slabs) -> Snapshot:
-        """Copy the values to the host, or enqueue a copy; not again if they are `held`.
-
-        Parameters
-        ----------
-        slabs
-            Memory for a copy that is made at once.
-        """
+    def snapshot(self) -> Snapshot:
+        """Copy the values to the host, or enqueue a copy; not again if they are `held`."""
 
 
 @dataclass(slots=True)
 class HostSnapshot:
     """A copy that is on the host already."""
 
-    copy: Copy
-    slabs: Slabs
+    array: NDArray[Any]
 
     def values(self) -> NDArray[Any]:
         """Return the copy."""
-        return self.copy.array
+        return self.array
 
     def release(self) -> None:
-        """Give the memory back."""
-        self.slabs.release(self.copy)
+        """Do nothing: the memory goes with the object."""
 
 
 @dataclass(slots=True)
@@ -111,13 +100,11 @@ class HostArray:
 
     def held(self) -> Values:
         """Copy the values."""
-        copy = np.array(self.array, order="C", copy=True, subok=False)
-        return HostArray(self.source, copy, owned=True)
+        return HostArray(self.source, _copy(self.array), owned=True)
 
-    def snapshot(self, slabs: Slabs) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """Copy the values, if nobody has yet."""
-        copy = Copy(self.array, None) if self.owned else slabs.copy(self.array)
-        return HostSnapshot(copy, slabs)
+        return HostSnapshot(self.array if self.owned else _copy(self.array))
 
 
 @dataclass(slots=True)
@@ -146,7 +133,7 @@ class DeviceTensor:
         """Clone the tensor on its device."""
         return DeviceTensor(self.source, contiguous_clone(self.tensor), owned=True)
 
-    def snapshot(self, slabs: Slabs) -> Snapshot:  # noqa: ARG002  its memory is pinned
+    def snapshot(self) -> Snapshot:
         """Enqueue a copy of the values, and return before it is made."""
         return copier_of(self.tensor.device).copy(self.tensor, owned=self.owned)
 
@@ -184,6 +171,10 @@ def plain_array(value: object) -> object:
     """Return numbers, texts and lists as arrays, and arrays of any library as they are."""
     plain = isinstance(value, bool | int | float | str | bytes | list | tuple)
     return np.asarray(value) if plain else value
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    return np.array(array, order="C", copy=True, subok=False)
 
 
 def _host(array: NDArray[Any]) -> Values:
