@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from archive_schema.documents import document_bytes
 from archive_schema.layout import commit_key, run_prefix, seal_key
