@@ -40,8 +40,9 @@ LEAST_NBYTES: Final = 64 << 10
 """Below this a copy costs less than looking whether it can be saved."""
 READ_NBYTES: Final = 1 << 20
 """Read at once: what a core's own cache still holds when the checksums are taken."""
-PART_NBYTES: Final = 1 << 20
-"""The least that is worth another thread: waking it costs as much as reading 500 kB."""
+PART_NBYTES: Final = 2 << 20
+"""The least that is worth another thread: waking it, and two that take turns at the interpreter,
+cost as much as reading 1 MB."""
 _MOST_BLOCKS: Final = 500
 """The system takes 1024 buffers in a call, and a block is two."""
 
