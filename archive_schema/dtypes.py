@@ -37,6 +37,7 @@ _PLAIN: Final = frozenset(
 ) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 TOKENS_STORED: Final = "uint8"
 TOKENS_GIVEN: Final = "int64"
+_LARGEST_TOKEN: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return f"S{dtype.itemsize}" if dtype.kind == "S" else dtype.name
 
 
+@lru_cache(maxsize=256)
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """Return the little-endian NumPy dtype that `dtype_name` named."""
     return np.dtype(name).newbyteorder("<")
@@ -151,14 +153,15 @@ def fill_value(stored_dtype: str) -> object:
 
 
 def _tokens(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    stored = values.astype(np.uint8)
-    if values.dtype != np.uint8 and not np.array_equal(stored, values):
-        message = (
-            f"field {name!r}: expected token ids in [0, 255],"
-            f" got {values.min()} to {values.max()}; declare it with tokens=False"
-        )
-        raise InvalidInputError(ErrorKind.VALUE_OUT_OF_RANGE, message)
-    return stored
+    if values.dtype != np.uint8 and values.size:
+        least, most = values.min(), values.max()
+        if least < 0 or most > _LARGEST_TOKEN:
+            message = (
+                f"field {name!r}: expected token ids in [0, 255],"
+                f" got {least} to {most}; declare it with tokens=False"
+            )
+            raise InvalidInputError(ErrorKind.VALUE_OUT_OF_RANGE, message)
+    return values.astype(np.uint8)
 
 
 def _widen(bits: NDArray[Any], source: str) -> NDArray[Any]:

@@ -32,7 +32,7 @@ from archive_schema.layout import (
     field_path,
     run_prefix,
     step_position,
-    stored_key,
+    stored_keys,
 )
 from archive_schema.models import FieldSpec
 from archive_schema.records import declare_field
@@ -42,6 +42,7 @@ from recorder.presence import other_writers, overlap
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -110,6 +111,8 @@ class TileEncoder:
         self._claim = claim
         self._lock = lock
         self._uncommitted: dict[str, StoredTile] = {}
+        self._keys: dict[str, Callable[[int, int], str]] = {}
+        """By field's path, where its tiles have their home."""
         self.declares_late = False
         """Whether a tile may be encoded while its field cannot be declared: `put` does it then."""
 
@@ -130,7 +133,7 @@ class TileEncoder:
         result = StoredTile(
             spec=spec,
             path=tile.field.path,
-            key=stored_key(self._records.manifest, spec, tile.step, tile.tile),
+            key=self._key(tile.field.path, spec)(tile.step, tile.tile),
             step=tile.step,
             tile=tile.tile,
             samples=tile.stop - tile.start if spec.tile else 0,
@@ -322,6 +325,12 @@ class TileEncoder:
             " already, and stay"
         )
         raise ConflictError(ErrorKind.TILE_DIFFERS, message)
+
+    def _key(self, path: str, spec: FieldSpec) -> Callable[[int, int], str]:
+        known = self._keys.get(path)
+        if known is None:
+            known = self._keys[path] = stored_keys(self._records.manifest, spec)
+        return known
 
     def _position(self, spec: FieldSpec, step: int) -> int:
         if not spec.place.stepped:

@@ -149,8 +149,7 @@ class Writer:
 
     def check(self) -> None:
         """Raise what ended the writer, if anything did."""
-        failure = self.failure
-        if failure is not None:
+        if self._progress.failure is not None and (failure := self.failure) is not None:
             raise failure
 
     def flush(self) -> None:
