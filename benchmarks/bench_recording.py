@@ -1,8 +1,9 @@
 """Recording one step: three fields, 0.9 MB as the sampler holds them (tokens are int64).
 
-Ways: the recorder with all its background work, encoding alone, one copy, an append of the raw
-bytes, zarr-python, TensorStore and h5py; all with zstd level 1 but the copy, the append, and h5py,
-which has gzip (what users have today) or nothing. No way calls fsync: TensorStore's is off.
+Ways: the recorder with all its background work, a recorder of one step (what opening and sealing
+cost), encoding alone, encoding and one file for all of it, one copy, an append of the raw bytes,
+zarr-python, TensorStore and h5py; all with zstd level 1 but the copy, the append, and h5py, which
+has gzip (what users have today) or nothing. No way calls fsync: TensorStore's is off.
 """
 
 from __future__ import annotations
@@ -46,9 +47,12 @@ def report() -> Findings:
             folder.mkdir()
             return folder
 
+        encoded = _encoder(root)
         ways: dict[str, Callable[[], object]] = {
-            "encode alone": _encoder(root),
+            "encode alone": lambda: _drained(encoded()),
+            "encode, append": lambda: _append(fresh(), encoded()),
             "recorder, whole": lambda: record(fresh()),
+            "recorder, one step": lambda: record(fresh(), steps=1),
             "raw append": lambda: _raw(fresh()),
             "copy alone": _copy,
             "TensorStore": lambda: _tensorstore(fresh()),
@@ -83,17 +87,17 @@ def _fields() -> Iterator[tuple[int, str, np.ndarray[Any, Any]]]:
             yield step, name, values
 
 
-def _encoder(root: Path) -> Callable[[], object]:
+def _encoder(root: Path) -> Callable[[], Iterator[bytes]]:
     """Encode with the very declarations that the recorder makes; nothing is put anywhere."""
     folder = root / "declared"
     record(folder, steps=1)
     fields = RunRecords(open_store(str(folder)), "r").ledger.fields
     specs = {ledger.spec.name: ledger.spec for ledger in fields.values()}
 
-    def encode() -> None:
+    def encode() -> Iterator[bytes]:
         for _, name, values in _fields():
             spec = specs[name]
-            encode_tile(to_stored(values, spec), spec, spec.block)
+            yield encode_tile(to_stored(values, spec), spec, spec.block).data
 
     return encode
 
@@ -122,6 +126,17 @@ def _caller_time(root: Path, found: Findings) -> None:
         f" {copy_s / STEPS * 1e3:.3f} ms for one copy of the bytes;"
         f" beyond 1.2 copies: {extra_us:.0f} µs a tensor.\n"
     )
+
+
+def _drained(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
+
+
+def _append(folder: Path, pieces: Iterator[bytes]) -> None:
+    with (folder / "encoded").open("wb", buffering=0) as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def _copy() -> None:
