@@ -28,16 +28,10 @@ _GRACE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server process and its children, listening on this machine only."""
+class Measured:
+    """A process and its children."""
 
-    port: int
     pid: int
-
-    @property
-    def url(self) -> str:
-        """Return the address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
         """Return the CPU seconds used so far, those of threads that ended among them."""
@@ -57,6 +51,18 @@ class Server:
         """Let `peak_rss_bytes` count from now."""
         for pid in _tree(self.pid):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True, slots=True)
+class Server(Measured):
+    """A server process and its children, listening on this machine only."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the address, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager
@@ -80,7 +86,7 @@ def started(
     """
     with log.open("wb") if log else open(os.devnull, "wb") as written:  # noqa: PTH123  no path
         process = _popen(command, env or {}, folder, written)
-        server = Server(port, process.pid)
+        server = Server(process.pid, port)
         try:
             _await_answer(process, f"{server.url}{ready}", log)
             yield server
