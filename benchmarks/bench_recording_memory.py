@@ -1,8 +1,8 @@
 """How much memory a recorder takes while its store is slower than the sampler.
 
 Noise of 4 MB a step into S3 (SeaweedFS, each request held for 50 ms) as fast as `record` takes it:
-the budget fills, and `record` waits. Each budget is a process of its own; its most memory, over what
-it held with the run open and some steps stored, is held against the budget (`max_bytes`).
+the budget fills, and `record` waits. Each budget is a process of its own; its most memory, over
+what it held with the run open and some steps stored, is held against the budget (`max_bytes`).
 """
 
 from __future__ import annotations
