@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,6 @@ import pyarrow.csv as pa_csv
 
 from archive_schema.wire import MEDIA_TYPES, SliceFormat
 from server.formats.json import as_text
-from server.formats.sink import Sink
 from server.formats.values import Body
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from server.formats.values import Values
+    from server.formats.values import Part, Values
 
 ROWS: Final = 1 << 16
 """Rows of one record batch."""
-_END_NBYTES: Final = 8
+_END: Final = b"\xff\xff\xff\xff" + bytes(4)
+"""Of an Arrow stream."""
 VALUE: Final = "value"
 """Name of the column of values; the others are called like the dimensions."""
 
@@ -103,17 +104,26 @@ def _batch(
     start: int,
 ) -> Any:
     stop = start + len(rows)
-    # Without axes there is one value and no place to unravel.
-    places = np.unravel_index(np.arange(start, stop), values.shape) if values.shape else ()
+    strides = [math.prod(values.shape[axis + 1 :]) for axis in range(len(values.shape))]
     columns = [
-        pa.array(coordinates[dim][place])
-        for dim, place in zip(values.dims, places, strict=True)
+        pa.array(_column(coordinates[dim], stride, start, stop))
+        for dim, stride in zip(values.dims, strides, strict=True)
         if dim != VALUE
     ]
     present = values.present(start, stop)
     absent = None if present is None else ~present
     columns.append(pa.array(as_text(rows), schema.field(VALUE).type, mask=absent))
     return pa.record_batch(columns, schema=schema)
+
+
+def _column(positions: NDArray[np.int64], stride: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return a coordinate of the values ``[start, stop)``; it is another every *stride* values."""
+    changes = np.arange(start // stride, -(-stop // stride))
+    taken = positions[changes % len(positions)]
+    if stride == 1:
+        return taken
+    edges = np.append(changes * stride, stop).clip(min=start)
+    return np.repeat(taken, np.diff(edges))
 
 
 def _csv_parts(values: Values) -> Iterator[bytes]:
@@ -128,20 +138,19 @@ def _csv_parts(values: Values) -> Iterator[bytes]:
         yield bytes(sink.getvalue())
 
 
-def _arrow_parts(values: Values, schema: Any) -> Iterator[bytes]:
-    sink = Sink()
-    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as writer:
-        for batch in _batches(values, schema):
-            writer.write_batch(batch)
-            yield sink.take()
-    yield sink.take()
+def _arrow_parts(values: Values, schema: Any) -> Iterator[Part]:
+    # Message by message, because a writer copies each of them several times.
+    yield memoryview(schema.serialize())
+    for batch in _batches(values, schema):
+        yield memoryview(batch.serialize())
+    yield _END
 
 
 def _arrow_nbytes(values: Values, schema: Any) -> int:
     """Return the length of the stream: that of a batch depends on its rows and nulls alone."""
     coordinates = values.coordinates()
     known: dict[tuple[int, bool], int] = {}
-    total = len(schema.serialize()) + _END_NBYTES
+    total = len(schema.serialize()) + len(_END)
     for start in range(0, values.size, ROWS):
         stop = min(start + ROWS, values.size)
         case = (stop - start, values.present(start, stop) is None)
