@@ -20,7 +20,7 @@ from benchmarks.vizfold_study.plots import plot
 from benchmarks.vizfold_study.report import markdown, write_csv
 from benchmarks.vizfold_study.traces import FoldingTrace
 
-WHOLE: Final = ((256, 12), (512, 6), (1024, 3))
+WHOLE: Final = ((256, 12), (512, 6), (1024, 2))
 """N and layers. The original has 12 layers at each N; at N = 1024 its archives together would
 take 34 GB and half an hour of Deflate, so that larger N have fewer, in every format."""
 SMALL: Final = ((128, 2), (256, 2))
