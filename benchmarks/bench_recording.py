@@ -70,7 +70,10 @@ def report() -> Findings:
         title = f"Recording {STEPS} steps of {data.step_nbytes / 1e6:.2f} MB (whole run)"
         found.table(title, rows, "encode alone")
         whole = row_named(rows, "recorder, whole")
-        found.number("record.cpu", [cpu for cpu, _ in whole.ratios], wall=whole.wall_ratio)
+        appended = row_named(rows, "encode, append")
+        limit = Beside(appended.name, appended.cpu_ratio / whole.cpu_ratio)
+        cpu_ratios = [cpu for cpu, _ in whole.ratios]
+        found.number("record.cpu", cpu_ratios, wall=whole.wall_ratio, limit=limit)
         peer = row_named(rows, "TensorStore")
         ratios = [
             theirs / ours for (_, ours), (_, theirs) in zip(whole.ratios, peer.ratios, strict=True)

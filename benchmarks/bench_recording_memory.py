@@ -53,7 +53,8 @@ def report() -> Findings:
             shares.append(grown / budget)
             cells = f"{budget / 1e6:.0f} | {grown / 1e6:.0f} | {grown / budget:.2f}"
             lines.append(f"| {cells} | {rate / 1e6:.0f} |")
-    found.number("record.memory", shares, remark="while the store is slow")
+    worst = "the worst of some budgets, while the store is slow"
+    found.number("record.memory", max(shares), remark=worst)
     found.text("\n".join([*lines, ""]))
     return found
 
