@@ -62,7 +62,7 @@ def write(folder: Path, preface: str, found: Mapping[str, Findings]) -> Path:
 
 def promised(numbers: Mapping[str, Number]) -> Iterator[str]:
     """Yield the lines of the table of all targets, measured or not."""
-    yield "| what | must reach | median [least, most over rounds] | reached | by wall time | beside |"
+    yield "| what | must reach | median [least, most] | reached | by wall time | beside |"
     yield "|---|---|---:|---|---:|---|"
     for what, targets in groupby(TARGETS.values(), key=lambda target: target.what):
         for place, target in enumerate(targets):
