@@ -75,8 +75,15 @@ def _preface() -> str:
     machine = f"{os.cpu_count()} cores ({_processor()}), {platform.system()}"
     return (
         f"{machine}, Python {platform.python_version()}; {STEPS} steps; {versions}."
+        f" Peers: {', '.join(_peers())}."
         f" Load at the end {os.getloadavg()[0]:.1f}."
     )
+
+
+def _peers() -> list[str]:
+    """Return the servers of other projects and their versions, as they are wanted."""
+    wanted = sorted((FOLDER / "peers" / "requirements").glob("*.txt"))
+    return [path.read_text().splitlines()[0].replace("==", " ") for path in wanted]
 
 
 def _processor() -> str:
