@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from archive_schema.ledger import FieldLedger, TileEntry
+    from archive_schema.ledger import FieldLedger
     from archive_schema.selection import Selector, Taken
     from server.query.run import RunView
 
@@ -124,10 +124,6 @@ class FieldView:
             tiles=table[..., 1:],
             mask=mask,
         )
-
-    def entry(self, step: int, tile: int) -> TileEntry | None:
-        """Return what the commits say of a tile, or None if it is not recorded."""
-        return self.ledger.tile(step, tile)
 
     def ends(self, step: int, tile: int) -> NDArray[np.int64] | None:
         """Return where the blocks of a tile end, or None if it is not recorded."""
