@@ -179,6 +179,10 @@ class _Rebuilding:
                         seal.model_copy(update={"index": name, "index_crc32c": checksum})
                     ),
                 )
+                # A commit that was rebuilt may name its fields in another order, and so this
+                # index another content. Nothing leads to the damaged one any more.
+                self._lock.check()
+                self._store.delete(found.key)
         for found in _of(survey, Finding.SEAL_DAMAGED):
             self._rebuild_seal(survey, found)
 

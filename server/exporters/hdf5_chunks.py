@@ -24,8 +24,8 @@ LEVEL: Final = 1
 """Of deflate. With the bytes shuffled, higher ones cost more and save next to nothing."""
 _CHUNK_NBYTES: Final = 1 << 19
 """A chunk's most; two of them fit the cache that h5py has for a dataset by default."""
-_LEAST_NBYTES: Final = 1 << 15
-"""Below it, the index, of 3 kB at least, would take much of what compression saves."""
+_LEAST_NBYTES: Final = 1 << 13
+"""Below it, the index, of 3 kB at least, would take most of what compression saves."""
 _CHUNKS_IN_NODE: Final = 64
 """Of an index: the library's own number, which a superblock of version 0 cannot change."""
 

