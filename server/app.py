@@ -21,6 +21,7 @@ from server.routes.byte_calls import ByteCalls
 from server.routes.exports import NOTES_HEADER, export_calls
 from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
+from server.routes.systems import system_routers
 from server.routes.tiles import tile_calls
 from server.routes.zarr import zarr_calls
 from server.service import Service
@@ -86,6 +87,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [call.route() for call in calls]
     for module in (runs, steps, query, changes, lifecycle, health):
         app.include_router(module.router)
+    for router in system_routers():
+        app.include_router(router)
     app.router.routes.append(_HeadOfDocuments(app))
     _describe(app, calls)
     install(app)

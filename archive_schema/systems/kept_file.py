@@ -7,11 +7,12 @@ JSON in the layer's field ``file``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
+from archive_schema.errors import ErrorKind, FormatError, InvalidInputError
 from archive_schema.models import Document
 
 if TYPE_CHECKING:
@@ -94,12 +95,16 @@ class KeptFile(Document):
         return np.frombuffer(self.model_dump_json(exclude_defaults=True).encode(), np.uint8)
 
 
-def kept_file(data: NDArray[Any]) -> KeptFile:
-    """Return what the field ``file`` holds; the inverse of `KeptFile.array`.
+def kept_file(data: bytes) -> KeptFile:
+    """Return what the bytes in the field ``file`` say; the inverse of `KeptFile.array`.
 
     Raises
     ------
-    ValidationError
-        If it is no such document; the values of a field are checked by their checksums before.
+    FormatError
+        ``record-damaged`` if they are no such document.
     """
-    return KeptFile.model_validate_json(data.tobytes())
+    try:
+        return KeptFile.model_validate_json(data)
+    except (ValidationError, InvalidInputError) as error:
+        message = f"expected what is kept of a file, got {data[:80]!r}"
+        raise FormatError(ErrorKind.RECORD_DAMAGED, message) from error
