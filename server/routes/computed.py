@@ -18,7 +18,7 @@ from server.formats import TEXT_FORMATS, Values, choose_format, encode
 from server.formats.tables import TABLE_FORMATS, encode_table
 from server.limits import check_size
 from server.replies import reply_bytes
-from server.routes.exports import NOTES_HEADER
+from server.routes.exports import notes_header
 from server.service import service_of
 
 if TYPE_CHECKING:
@@ -105,9 +105,7 @@ def reply_array(
         (SHAPE_HEADER, ",".join(map(str, values.shape))),
         (DIMS_HEADER, ",".join(values.dims)),
     ]
-    if computed.notes:
-        text = "; ".join(computed.notes)
-        headers.append((NOTES_HEADER, text.encode("ascii", "replace").decode()))
+    headers += notes_header(computed.notes)
     said = blake2b(
         repr((values.field, values.dims, values.shape, headers)).encode(), digest_size=16
     )
