@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from archive_schema.errors import ErrorKind, NotFoundError
+import numpy as np
+
+from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.models import Place
 from archive_schema.systems.kept_file import CONTENT, FILE, KeptFile, KeptPlace, kept_file
 
@@ -64,6 +66,23 @@ class LayerFile:
         place = self.place(path)
         values = self.field(place.field)
         return values if place.at is None else values[place.at]
+
+    def alike(self, *paths: str) -> list[NDArray[Any]]:
+        """Return datasets that have one entry for each of the same things.
+
+        Raises
+        ------
+        InvalidInputError
+            ``shape-mismatch`` if their numbers differ; errors as `dataset`.
+        """
+        found = [np.atleast_1d(self.dataset(path)) for path in paths]
+        if len({len(values) for values in found}) > 1:
+            shapes = ", ".join(f"{p} {v.shape}" for p, v in zip(paths, found, strict=True))
+            message = (
+                f"{self.about.path} at step {self.step}: expected as many of each, got {shapes}"
+            )
+            raise InvalidInputError(ErrorKind.SHAPE_MISMATCH, message)
+        return found
 
     def place(self, path: str) -> KeptPlace:
         """Return where the values of a dataset lie; errors as `dataset`."""

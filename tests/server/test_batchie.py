@@ -56,7 +56,7 @@ def odd_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(odd_tree: Path) -> Iterator[str]:
-    """Serve the real simulation as ``real``, the odd one as ``odd``, and a run of another system."""
+    """Serve the simulations as ``real`` and ``odd``, and a run of another system."""
     store = open_store(f"memory://{uuid.uuid4().hex}")
     import_file("batchie", REAL, store, "real")
     import_file("batchie", odd_tree, store, "odd")
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_distances_is_told_and_absent_is_no_zero(url: str) ->
     assert (report["repeated"], report["differing"]) == (2, [[1, 0]])
     assert "beyond the 4 thetas" in report["notes"][0]
     assert "to itself, 1 of them not zero" in report["notes"][1]
-    assert np.isnan(dense[3, 1]) and np.isnan(dense[1, 3])
+    assert np.isnan([dense[3, 1], dense[1, 3]]).all()
     assert dense[1, 0] == 10 / 7  # the first that came
     assert dense[2, 2] == 0
     assert "2 pairs are missing, and NaN" in answer.headers["X-Trace-Notes"]
@@ -305,6 +305,39 @@ def test_what_is_wrong_is_told(url: str, path: str, status: int, kind: str) -> N
     answer = httpx.get(f"{url}/{path}")
 
     assert (answer.status_code, answer.json()["kind"]) == (status, kind)
+
+
+def test_files_that_are_odd_inside_are_told_and_not_a_fault(tmp_path: Path) -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    folder = plate_folder(tmp_path, 0, 0)
+    write_plate(folder)
+    for path, name in (
+        ("distance_matrix_chunk_0.h5", "values"),
+        ("score_chunk_0.h5", "scores"),
+        ("model_evaluation.h5", "chain_ids"),
+        ("advanced_screen.h5", "observation_mask"),
+    ):
+        with h5py.File(folder / path, "a") as file:
+            del file[name]
+            file[name] = np.zeros(1, bool if "mask" in name else np.int64)
+    with h5py.File(folder / "distance_matrix_chunk_1.h5", "a") as file:
+        del file["size"]
+    with h5py.File(folder / "thetas_0.h5", "a") as file:
+        del file.attrs["n_thetas"]
+    import_file("batchie", tmp_path, store, "run")
+
+    with served(store.url) as base:
+        steps = f"{base}/runs/run/batchie/steps/0"
+        report = document(f"{steps}/distances/report")
+        chains = document(f"{steps}/thetas")["chains"]
+        found = [
+            httpx.get(f"{steps}/{name}")
+            for name in ("scores", "evaluation", "predictions", "screens/advanced_screen")
+        ]
+
+    assert (report["size"], report["pairs"], len(report["notes"])) == (0, 0, 2)
+    assert [one["capacity"] for one in chains] == [0, 2]
+    assert [answer.json()["kind"] for answer in found] == ["shape-mismatch"] * 4
 
 
 def test_a_step_without_distances_says_so(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def _loaded_hdf5(
         return fitting.fit(layer, name, values)
 
     kind = kind_of(layer)
+    names = {} if kind is None else kind.fields
+    needed = [name for name in names if kind is not None and name in kind.required]
     with open_hdf5(file) as opened:
         lacking = _lacking(opened, kind)
         if lacking and not settled:
@@ -161,6 +163,8 @@ def _loaded_hdf5(
     loaded.odd += [f"{about.path}: {sentence}" for sentence in taken.odd]
     if lacking:
         loaded.odd.append(f"{about.path}: {lacking}")
+    elif unread := [name for name in needed if name not in taken.values]:
+        loaded.odd.append(f"{about.path} has no array of numbers or text at {', '.join(unread)}")
     elif kind is None:
         loaded.odd.append(f"{about.path} is no file that BATCHIE's pipeline writes; kept as it is")
     else:
@@ -195,12 +199,11 @@ def _understand(
     if kind is SCREEN:
         loaded.rows_digest = _rows_digest(values)
         if loaded.layer == "advanced_screen":
-            loaded.rows = _rows(values)
-            loaded.observed = {
-                name: values[name]
-                for name in ("observations", "observation_mask")
-                if values[name].ndim == 1
-            }
+            observed = {name: values[name] for name in ("observations", "observation_mask")}
+            if _alike([*observed.values(), values["plate_names"]]):
+                loaded.rows, loaded.observed = _rows(values), observed
+            if not loaded.rows:
+                loaded.odd.append(f"{about.path}: columns of other lengths; no samples by name")
     elif kind is EVALUATION:
         loaded.rows_digest = _rows_digest(values)
     elif kind is DISTANCES:
@@ -227,8 +230,11 @@ def _rows(values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     for single, plural in (("treatment_name", "treatment_names"), ("dose", "treatment_doses")):
         for at in range(values[plural].shape[1] if values[plural].ndim == 2 else 0):  # noqa: PLR2004  a matrix
             rows[f"{single}_{at}"] = values[plural][:, at]
-    alike = {column.shape for column in rows.values()}
-    return rows if len(alike) == 1 and values["sample_names"].size else {}
+    return rows if _alike(list(rows.values())) and values["sample_names"].size else {}
+
+
+def _alike(columns: list[NDArray[Any]]) -> bool:
+    return len({column.shape for column in columns}) == 1 and columns[0].ndim == 1
 
 
 def _rows_digest(values: dict[str, NDArray[Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archive_schema.errors import InvalidInputError, NotFoundError
 from archive_schema.systems.batchie import DISTANCES
 from server.systems.batchie.thetas import chains_of
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from server.systems.batchie.simulation import Simulation
+    from server.systems.layer_file import LayerFile
 
 _MOST_LISTED = 100
 
@@ -56,12 +58,14 @@ def distances(simulation: Simulation, step: int) -> Distances:
         ``not-recorded`` if there is no chunk.
     """
     files = simulation.nearest(step, DISTANCES)
-    names = ("row_indices", "col_indices", "values")
-    parts = [[file.dataset(name).ravel() for name in names] for file in files]
-    sizes = [int(file.dataset("size").ravel()[0]) for file in files]
+    notes: list[str] = []
+    parts = [part for file in files if (part := _pairs(file, notes)) is not None]
+    sizes = [part[0] for part in parts]
     size = max(sizes, default=0)
-    rows, columns, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    notes = []
+    rows, columns = (
+        np.concatenate([part[at] for part in parts] or [np.empty(0, np.int64)]) for at in (1, 2)
+    )
+    values = np.concatenate([part[3] for part in parts] or [np.empty(0)])
     if len(set(sizes)) > 1:
         notes.append(f"the chunks are of matrices of {sorted(set(sizes))} thetas")
     inside = (rows >= 0) & (columns >= 0) & (rows < size) & (columns < size)
@@ -101,3 +105,16 @@ def distances(simulation: Simulation, step: int) -> Distances:
         notes=tuple(notes),
         thetas=tuple((chain, draw) for chain, draws in chains for draw in range(draws)),
     )
+
+
+def _pairs(
+    file: LayerFile, notes: list[str]
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
+    """Return number of thetas, rows, columns and values of a chunk; None if they do not fit."""
+    try:
+        rows, columns, values = file.alike("row_indices", "col_indices", "values")
+        (size,) = file.dataset("size").ravel().tolist()
+    except (InvalidInputError, NotFoundError, ValueError) as error:
+        notes.append(f"{file.layer} is left out: {error}")
+        return None
+    return int(size), rows, columns, values

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.systems.batchie import EVALUATION, SCREEN
 from archive_schema.wire import CoordinateTable
 
@@ -108,13 +109,20 @@ def evaluations(simulation: Simulation) -> CoordinateTable:
 
 
 def _evaluation(simulation: Simulation, file: LayerFile) -> Evaluation:
-    names, observations = file.dataset("sample_names"), file.dataset("observations")
+    names, observations, predictions = file.alike("sample_names", "observations", "predictions")
+    chains = file.dataset("chain_ids")
+    if predictions.shape[1:] != chains.shape:
+        message = (
+            f"{file.about.path} at step {file.step}: expected predictions of {len(chains)} thetas,"
+            f" got shape {predictions.shape}"
+        )
+        raise InvalidInputError(ErrorKind.SHAPE_MISMATCH, message)
     return Evaluation(
         step=file.step,
-        predictions=file.dataset("predictions"),
+        predictions=predictions,
         observations=observations,
         sample_names=tuple(names.tolist()),
-        chain_ids=file.dataset("chain_ids"),
+        chain_ids=chains,
         rows_from=_rows_from(simulation, names.tolist(), observations),
     )
 

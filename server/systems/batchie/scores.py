@@ -23,16 +23,14 @@ def score_table(simulation: Simulation, step: int) -> CoordinateTable:
     files = simulation.of_kind(step, SCORES)
     scored: dict[int, list[float]] = {}
     for file in files:
-        ids, values = file.dataset("plate_ids").ravel(), file.dataset("scores").ravel()
+        ids, values = file.alike("plate_ids", "scores")
         for plate, value in zip(ids.tolist(), values.tolist(), strict=True):
             scored.setdefault(plate, []).append(value)
     selected = simulation.coordinate(SELECTED, step)
     plates: dict[int, dict[str, Any]] = {plate: {} for plate in scored}
     screen = simulation.screen_before(step)
     if screen is not None:
-        ids, names, mask = (
-            screen.dataset(name) for name in ("plate_ids", "plate_names", "observation_mask")
-        )
+        ids, names, mask = screen.alike("plate_ids", "plate_names", "observation_mask")
         current = screen.step == step and screen.layer == "advanced_screen"
         for plate in np.unique(ids).tolist():
             rows = ids == plate

@@ -38,21 +38,27 @@ def screen_table(
         message = f"step {step} has no screen {layer!r}; expected one of {known}"
         raise NotFoundError(ErrorKind.LAYER_NOT_FOUND, message)
     file = files[layer]
-    names = file.dataset("treatment_names")
-    doses = file.dataset("treatment_doses")
-    mask = file.dataset("observation_mask")
+    names, doses, mask, seen_values, samples, plates, ids = file.alike(
+        "treatment_names",
+        "treatment_doses",
+        "observation_mask",
+        "observations",
+        "sample_names",
+        "plate_names",
+        "plate_ids",
+    )
     control = file.about.attributes().get("control_treatment_name")
     columns: dict[str, Any] = {
-        "sample_name": file.dataset("sample_names"),
-        "plate_name": file.dataset("plate_names"),
-        "plate_id": file.dataset("plate_ids"),
+        "sample_name": samples,
+        "plate_name": plates,
+        "plate_id": ids,
     }
     for at in range(names.shape[1]):
         columns[f"treatment_name_{at}"] = names[:, at]
         columns[f"dose_{at}"] = doses[:, at]
         columns[f"control_{at}"] = (names[:, at] == control) | (doses[:, at] <= 0)
     columns["observed"] = mask
-    observations = file.dataset("observations").tolist()
+    observations = seen_values.tolist()
     if hide_masked:
         observations = [v if seen else None for v, seen in zip(observations, mask, strict=True)]
     listed = {name: tuple(np.asarray(column).tolist()) for name, column in columns.items()}

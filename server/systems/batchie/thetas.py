@@ -102,7 +102,7 @@ def thetas(simulation: Simulation, step: int) -> Thetas:
         theta_class=str(said[0].get("theta_class")),
         theta_module=str(said[0].get("theta_module")),
         chains=tuple((THETAS.number(f.layer), _draws(f.about)) for f in files),
-        capacities=tuple(int(str(one.get("n_thetas", 0))) for one in said),
+        capacities=tuple(n if isinstance(n := one.get("n_thetas"), int) else 0 for one in said),
         private=tuple(dict.fromkeys(n for f in files for n in _private(f.about))),
         shared=tuple(
             m.path.removeprefix(f"{SHARED}/")
