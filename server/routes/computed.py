@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from archive_schema.dtypes import dtype_name
 from archive_schema.selection import ALL, parse_selector, plural, take
 from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, MEDIA_TYPES, SHAPE_HEADER, SliceFormat
-from server.answers import BodyResponse, Head
+from server.answers import BodyResponse, Head, raw_header
 from server.conditional import cache_control, etag, none_matches
 from server.formats import TEXT_FORMATS, Values, choose_format, encode
 from server.formats.tables import TABLE_FORMATS, encode_table
@@ -101,9 +101,9 @@ def reply_array(
     limit = settings.max_text_bytes if chosen in TEXT_FORMATS else settings.max_answer_bytes
     check_size(values, limit, f"an answer as {chosen}")
     headers = [
-        (DTYPE_HEADER, values.dtype_name),
-        (SHAPE_HEADER, ",".join(map(str, values.shape))),
-        (DIMS_HEADER, ",".join(values.dims)),
+        raw_header(DTYPE_HEADER, values.dtype_name),
+        raw_header(SHAPE_HEADER, ",".join(map(str, values.shape))),
+        raw_header(DIMS_HEADER, ",".join(values.dims)),
     ]
     headers += notes_header(computed.notes)
     said = blake2b(

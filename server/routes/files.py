@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi import Path as InPath
 
 from archive_schema.wire import Problem, WireDocument
-from server.answers import BodyResponse, Head
+from server.answers import BodyResponse, Head, raw_header
 from server.conditional import cache_control, etag, none_matches
 from server.exporters import MadeFile, export_tree, tree_file
 from server.formats import Body
@@ -68,6 +68,6 @@ def file(
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": lifetime})
     made = MadeFile(found)
     name = found.path.rpartition("/")[2]
-    headers = [("Content-Disposition", f'attachment; filename="{name}"')]
+    headers = [raw_header("Content-Disposition", f'attachment; filename="{name}"')]
     body = Body("application/octet-stream", made.nbytes, made.parts)
     return BodyResponse(Head(tag, lifetime, headers), body)

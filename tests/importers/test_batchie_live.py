@@ -20,7 +20,7 @@ from recorder.importers.batchie import open_batchie_tree
 from recorder.importers.foreign_tree import ForeignTree
 from recorder.importers.tree import import_tree
 from server.exporters import MadeFile
-from server.exporters.kept import kept_tree_file
+from server.exporters.kept_files import kept_tree_file
 from server.query import Archive
 from server.systems.batchie import Simulation
 from server.systems.layer_file import files_at
