@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from archive_schema.store import Store
     from recorder.importers import ImportReport
     from server.query import RunView
+    from tests.s3_server import S3Server
 
 REAL = Path(__file__).parents[1] / "data/batchie/retrospective_sim"
 
@@ -62,7 +64,7 @@ def exported(run: RunView) -> dict[str, Any]:
     return {f.path: content(f.path, b"".join(MadeFile(f).parts())) for f in tree.files}
 
 
-def take(root: Path, store: Store, run: str = "run", **how: Any) -> ImportReport:
+def take(root: Path | str, store: Store, run: str = "run", **how: Any) -> ImportReport:
     return import_file("batchie", root, store, run, **how)
 
 
@@ -286,6 +288,23 @@ def test_a_tree_of_several_screens_wants_one_named(store: Store, tmp_path: Path)
 
     assert take(tmp_path, store, part="two").files == 1
     assert RunRecords(store, "run").manifest.metadata["screen"] == "two"
+
+
+def test_trees_are_read_from_a_bucket_and_written_to_one(
+    store: Store, archive: Archive, tmp_path: Path, s3: S3Server
+) -> None:
+    write_thetas(plate_folder(tmp_path, 0, 0) / "thetas_0.h5", 2)
+    write_metadata(plate_folder(tmp_path, 0, 0), unobserved=0)
+    url = s3.fresh_url()
+    filesystem, there = fsspec.core.url_to_fs(url)
+    filesystem.put(f"{tmp_path}/", f"{there}/out/", recursive=True)
+
+    report = take(f"{url}/out", store)
+    write_tree(export_tree(archive.run("run")), f"{url}/again")
+
+    assert (report.files, report.sealed) == (3, True)
+    assert take(f"{url}/again", store, "other").files == 3
+    assert exported(archive.run("other")) == tree_of(tmp_path)
 
 
 def test_a_folder_that_is_no_tree_is_refused(store: Store, tmp_path: Path) -> None:
