@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -23,7 +23,7 @@ from recorder import demonstration
 from recorder.compaction import compact_run
 from recorder.drain import Target
 from recorder.drain import drain as drain_spool
-from recorder.importers import import_file, importable_systems
+from recorder.importers import following_until_told, import_file, importable_systems
 from recorder.maintenance import (
     GRACE_S,
     remove_run,
@@ -47,15 +47,42 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 @takes_store
 def import_run(
     system: Annotated[str, typer.Argument(help=f"One of {', '.join(importable_systems())}.")],
-    path: Annotated[str, typer.Argument(help="The file: a path, or any URL that fsspec opens.")],
+    path: Annotated[
+        str, typer.Argument(help="The file or tree: a path, or any URL that fsspec opens.")
+    ],
     run: Annotated[str, typer.Option("--run", help="Id of the new run.")],
     store: StorePlace,
+    *,
+    part: Annotated[
+        str | None, typer.Option("--part", help="Which of several runs in a tree: a screen.")
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Look again as the tree grows, until its end or Ctrl-C."),
+    ] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0, help="Seconds between two looks.")
+    ] = 2.0,
+    seal: Annotated[
+        bool | None,
+        typer.Option("--seal/--no-seal", help="Finish the run; by default at the tree's end."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take over a file of an upstream system as a run."""
-    with _bar("importing", as_json) as progress:
+    """Take over a file, or a tree of files, of an upstream system as a run."""
+    with ExitStack() as stack:
+        following = stack.enter_context(following_until_told(interval)) if follow else None
+        progress = stack.enter_context(_bar("importing", as_json))
         report = import_file(
-            system, path, store.open(), run, options=store.options, progress=progress
+            system,
+            path,
+            store.open(),
+            run,
+            options=store.options,
+            progress=progress,
+            part=part,
+            following=following,
+            seal=seal,
         )
     if as_json:
         _print_json(report)
@@ -63,8 +90,8 @@ def import_run(
     console = Console(soft_wrap=True)
     done = "is there already, equal" if report.known else "imported"
     console.print(
-        f"run {report.run} {done}: generation {report.generation},"
-        f" {report.steps} steps, {report.samples} samples",
+        f"run {report.run} {done}: generation {report.generation}, {report.files} files,"
+        f" {report.steps} steps, {report.samples} samples{'' if report.sealed else ', not sealed'}",
         markup=False,
     )
     for word, sentences in (("missing", report.missing), ("odd", report.odd)):

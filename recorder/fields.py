@@ -122,17 +122,17 @@ class Fields:
         ConflictError
             ``field-differs`` if the field is known and otherwise.
         """
-        place, _, name = address
+        place, layer, name = address
         known = self._known.get(address)
         if known is not None:
-            check_agrees(known.spec, options.within(self._system.field(place, name)))
+            check_agrees(known.spec, options.within(self._system.field(place, name, layer)))
         self._options[address] = options
 
     def options(self, address: Address) -> FieldOptions:
         """Return what is settled about a field, by the caller or else by the system."""
-        place, _, name = address
+        place, layer, name = address
         options = self._options.get(address, FieldOptions())
-        return options.within(self._system.field(place, name))
+        return options.within(self._system.field(place, name, layer))
 
     def declare(
         self, address: Address, source: str, shape: tuple[int, ...], *, sampled: bool, tile: int

@@ -16,11 +16,12 @@ from server.access import Access
 from server.body_limit import BodyLimit
 from server.metrics import Counted
 from server.problems import LastResort, install
-from server.routes import changes, health, lifecycle, query, runs, steps
+from server.routes import changes, files, health, lifecycle, query, runs, steps
 from server.routes.byte_calls import ByteCalls
 from server.routes.exports import NOTES_HEADER, export_calls
 from server.routes.objects import object_calls
 from server.routes.slices import slice_calls
+from server.routes.systems import system_routers
 from server.routes.tiles import tile_calls
 from server.routes.zarr import zarr_calls
 from server.service import Service
@@ -84,8 +85,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # First, because a router tries one route after another. `ByteCalls` answers them where it
     # can; here they say which methods they take.
     app.router.routes[:0] = [call.route() for call in calls]
-    for module in (runs, steps, query, changes, lifecycle, health):
+    for module in (runs, steps, files, query, changes, lifecycle, health):
         app.include_router(module.router)
+    for router in system_routers():
+        app.include_router(router)
     app.router.routes.append(_HeadOfDocuments(app))
     _describe(app, calls)
     install(app)

@@ -13,7 +13,14 @@ import typer
 import uvicorn
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from uvicorn.config import LOGGING_CONFIG
 
 from archive_schema.annotations import read_annotations
@@ -22,10 +29,10 @@ from archive_schema.flags import StorePlace, takes_store
 from archive_schema.selection import parse_selector
 from server.catalogue import LARGEST_PAGE, Catalogue, RunFilter
 from server.documents import run_document
+from server.exporters import Tree, export_tree, formats_of, tree_formats
 from server.exporters import export as export_run
-from server.exporters import formats_of
 from server.metrics import SHARED_FOLDER
-from server.output import write_file
+from server.output import write_file, write_tree
 from server.query import Archive
 from server.settings import PREFIX, Settings, load_settings
 from server.tables import field_table, head_table, run_table, token_table, writer_table
@@ -164,7 +171,9 @@ def show(
 @takes_store
 def export(
     run: Annotated[str, typer.Argument(help="Id of the run.")],
-    out: Annotated[str, typer.Argument(help="Path or URL to write: run.h5, s3://bucket/run.npz.")],
+    out: Annotated[
+        str, typer.Argument(help="Path or URL to write: run.h5, s3://bucket/run.npz, folder/.")
+    ],
     *,
     store: StorePlace,
     format: Annotated[  # noqa: A002  the word of the API
@@ -178,9 +187,18 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Write a run as a file of its system, or as plain HDF5 or NPZ."""
+    """Write a run as a file or a tree of files of its system, or as plain HDF5 or NPZ."""
     with Archive(store.open_existing()) as archive:
         view = archive.run(run)
+        trees = tree_formats(view.manifest.system)
+        if format in trees or (trees and format is None and not PurePosixPath(out).suffix):
+            if samples is not None or fields is not None:
+                message = "a tree has whole files: expected --steps alone"
+                raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+            chosen = None if steps is None else parse_selector(steps, "steps")
+            tree = export_tree(view, format, steps=chosen)
+            _write_tree(tree, out, store, force=force)
+            return
         exported = export_run(
             view,
             format or _format_of(out, view.manifest.system),
@@ -212,6 +230,23 @@ def export(
     for note in exported.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"wrote {decimal(written)} to {out}")
+
+
+def _write_tree(tree: Tree, out: str, store: StorePlace, *, force: bool) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(out, total=len(tree.files))
+        nbytes = write_tree(
+            tree,
+            out,
+            options=store.options,
+            overwrite=force,
+            advance=lambda count: progress.advance(task, count),
+        )
+    for note in tree.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    typer.echo(f"wrote {len(tree.files)} files, {decimal(nbytes)}, to {out}")
 
 
 def token(

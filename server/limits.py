@@ -10,11 +10,12 @@ from archive_schema.selection import plural
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from server.formats import Values
     from server.query import Slice
 
 
-def check_size(found: Slice, limit: int, what: str) -> None:
-    """Check that the values of a slice have at most *limit* bytes.
+def check_size(found: Slice | Values, limit: int, what: str) -> None:
+    """Check that the values of an answer have at most *limit* bytes.
 
     Parameters
     ----------

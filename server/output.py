@@ -10,11 +10,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from archive_schema.errors import ConflictError, ErrorKind
 from archive_schema.store.foreign import foreign_errors, foreign_filesystem
+from server.exporters import MadeFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from archive_schema.store import StoreOptions
+    from server.exporters import Tree
 
 _PARTIAL: Final = ".partial"
 
@@ -61,6 +63,53 @@ def write_file(
             for part in parts:
                 target.write(part)
                 advance(len(part))
+
+
+def write_tree(
+    tree: Tree,
+    url: str,
+    *,
+    options: StoreOptions | None = None,
+    overwrite: bool = False,
+    advance: Callable[[int], object] = lambda _: None,
+) -> int:
+    """Write the files of *tree* below *url*; arguments and errors as `write_file`.
+
+    Nothing is written if one of the files is there, unless *overwrite* says so. What else lies
+    there stays.
+
+    Parameters
+    ----------
+    advance
+        Called with the files written since the last call.
+
+    Returns
+    -------
+    int
+        Bytes written.
+    """
+    filesystem, root = foreign_filesystem(url, options)
+    root = root.rstrip("/")
+    written = 0
+    with foreign_errors(url):
+        paths = [file.path for file in tree.files]
+        there = [path for path in paths if not overwrite and filesystem.exists(f"{root}/{path}")]
+        if there:
+            message = (
+                f"{url} has {len(there)} of the {len(paths)} files already, {there[0]} among"
+                " them; say --force to replace them"
+            )
+            raise ConflictError(ErrorKind.OUTPUT_EXISTS, message)
+        for file in tree.files:
+            path = f"{root}/{file.path}"
+            if isinstance(filesystem, LocalFileSystem):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with _opened(filesystem, path) as target:
+                for part in MadeFile(file).parts():
+                    target.write(part)
+                    written += len(part)
+            advance(1)
+    return written
 
 
 @contextmanager

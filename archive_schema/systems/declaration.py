@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+from archive_schema.models import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from archive_schema.models import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,13 @@ class SystemDeclaration:
     fields: Mapping[Place, Mapping[str, FieldDeclaration]] = field(default_factory=dict)
     vocabulary: str = ""
     """The letters of its token ids, in order: ``ACGT``."""
+    layers: Mapping[str, Mapping[str, FieldDeclaration]] = field(default_factory=dict)
+    """Fields of layers, by a glob over the layers' names; the first that matches counts."""
 
-    def field(self, place: Place, name: str) -> FieldDeclaration | None:
+    def field(self, place: Place, name: str, layer: str | None = None) -> FieldDeclaration | None:
         """Return what is declared of a field, or None."""
+        if place is Place.LAYERS and layer is not None:
+            for pattern, fields in self.layers.items():
+                if fnmatchcase(layer, pattern):
+                    return fields.get(name)
         return self.fields.get(place, {}).get(name)

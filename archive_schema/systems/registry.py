@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, InvalidInputError
-from archive_schema.systems import d3_dna
+from archive_schema.systems import batchie, d3_dna
 from archive_schema.systems.declaration import SystemDeclaration
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def system_names() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _systems() -> Mapping[str, SystemDeclaration]:
-    found = {own.name: own for own in (GENERIC, d3_dna.SYSTEM)}
+    found = {own.name: own for own in (GENERIC, batchie.SYSTEM, d3_dna.SYSTEM)}
     for entry in entry_points(group=GROUP):
         declaration = entry.load()
         if not isinstance(declaration, SystemDeclaration) or declaration.name in found:

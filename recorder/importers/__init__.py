@@ -2,5 +2,12 @@
 
 from recorder.importers.registry import import_file, importable_systems
 from recorder.importers.report import ImportReport
+from recorder.importers.tree import Following, following_until_told
 
-__all__ = ["ImportReport", "import_file", "importable_systems"]
+__all__ = [
+    "Following",
+    "ImportReport",
+    "following_until_told",
+    "import_file",
+    "importable_systems",
+]

@@ -9,9 +9,12 @@ from isal.isal_zlib import crc32
 
 from archive_schema.errors import ConflictError, ErrorKind
 from archive_schema.layout import field_path
+from archive_schema.ledger import ABSENT
 from archive_schema.models import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import ArrayLike, NDArray
 
     from archive_schema.ledger import Coordinate, FieldLedger
@@ -38,18 +41,23 @@ class Comparison:
         self,
         name: str,
         *,
-        place: Place = Place.TRACE,
+        layer: str | None = None,
+        place: Place | None = None,
         dims: tuple[str, ...] | None = None,
         tokens: bool | None = None,
+        ragged: bool | None = None,
     ) -> None:
         """Do nothing: the values tell."""
-        del name, place, dims, tokens
+        del name, layer, place, dims, tokens, ragged
 
-    def record(self, n: int, samples: slice | None = None, **values: Any) -> None:
+    def record(
+        self, n: int, samples: slice | None = None, layer: str | None = None, **values: Any
+    ) -> None:
         """Compare scalars and arrays of step *n*."""
+        place = Place.TRACE if layer is None else Place.LAYERS
         for name, value in values.items():
             if isinstance(value, np.ndarray):
-                self._compare_tile(Place.TRACE, name, n, samples, value)
+                self._compare_tile((place, layer, name), n, samples, value)
             else:
                 known = self._ledger.step_coordinates.get(name)
                 self._compare_value(name, known, f"step {n}", n, value)
@@ -57,12 +65,12 @@ class Comparison:
     def inputs(self, samples: slice | None = None, **arrays: ArrayLike) -> None:
         """Compare inputs."""
         for name, values in arrays.items():
-            self._compare_tile(Place.INPUTS, name, 0, samples, np.asarray(values))
+            self._compare_tile((Place.INPUTS, None, name), 0, samples, np.asarray(values))
 
     def outputs(self, samples: slice | None = None, **arrays: ArrayLike) -> None:
         """Compare outputs."""
         for name, values in arrays.items():
-            self._compare_tile(Place.OUTPUTS, name, 0, samples, np.asarray(values))
+            self._compare_tile((Place.OUTPUTS, None, name), 0, samples, np.asarray(values))
 
     def sample_coordinates(self, samples: slice | None = None, **values: ArrayLike) -> None:
         """Compare one value a sample."""
@@ -72,22 +80,34 @@ class Comparison:
             for at, value in enumerate(np.asarray(column).tolist(), start):
                 self._compare_value(name, known, f"sample {at}", at, value)
 
-    def finish(self) -> None:
-        """Refuse a run that holds more than was compared."""
-        held = sum(field.count for field in self._ledger.fields.values())
+    def finish(self, steps: Collection[int] | None = None) -> None:
+        """Refuse a run that holds more than was compared, at *steps* or at any."""
+        fields = self._ledger.fields.values()
+        if steps is None:
+            held = sum(field.count for field in fields)
+        else:
+            held = sum(int((field.counts(steps) != ABSENT).sum()) for field in fields)
         if held != self._tiles:
             raise self._differs(f"it holds {held} tiles, and the file makes {self._tiles}")
 
     def _compare_tile(
-        self, place: Place, name: str, step: int, samples: slice | None, values: NDArray[Any]
+        self,
+        address: tuple[Place, str | None, str],
+        step: int,
+        samples: slice | None,
+        values: NDArray[Any],
     ) -> None:
-        field = self._ledger.at(place, None, name)
-        what = f"{field_path(place, None, name)}, step {step}"
+        field = self._ledger.at(*address)
+        what = f"{field_path(*address)}, step {step}"
         if field is None:
             raise self._differs(f"it has no {what}")
         tile = 0 if samples is None or not field.spec.tile else samples.start // field.spec.tile
         entry = field.tile(step, tile)
-        if entry is None or entry.shape != values.shape or entry.crc32 != _crc32(values, field):
+        if (
+            entry is None
+            or entry.shape != values.shape
+            or entry.crc32 != given_crc32(values, field)
+        ):
             raise self._differs(f"it holds other values of {what}, samples {samples}")
         self._tiles += 1
 
@@ -104,6 +124,7 @@ class Comparison:
         return ConflictError(ErrorKind.RUN_DIFFERS, message)
 
 
-def _crc32(values: NDArray[Any], field: FieldLedger) -> int:
+def given_crc32(values: NDArray[Any], field: FieldLedger) -> int:
+    """Return the CRC-32 that the commit of *values* has."""
     given = np.ascontiguousarray(values, np.dtype(field.spec.dtype).newbyteorder("<"))
     return crc32(given.reshape(-1).view(np.uint8).data)

@@ -10,10 +10,13 @@ from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, N
 from archive_schema.layout import declared_steps
 from archive_schema.records import RunRecords
 from archive_schema.store import Store, StoreOptions
+from recorder.importers.batchie import open_batchie_tree
 from recorder.importers.comparison import Comparison
 from recorder.importers.d3_dna import open_d3_dna
+from recorder.importers.foreign_tree import ForeignTree
 from recorder.importers.report import ImportReport
 from recorder.importers.source import Progress, Source
+from recorder.importers.tree import Following, OpenTree, import_tree
 from recorder.recorder import TraceRecorder
 
 if TYPE_CHECKING:
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
 Opener: TypeAlias = Callable[[str, StoreOptions | None], AbstractContextManager[Source]]
 
 _OPENERS: Final[Mapping[str, Opener]] = {"d3-dna": open_d3_dna}
+_TREES: Final[Mapping[str, OpenTree]] = {"batchie": open_batchie_tree}
+"""Systems whose programs write a tree of files, perhaps for days."""
 
 
 def importable_systems() -> list[str]:
     """Return the names of the systems whose files can be imported, sorted."""
-    return sorted(_OPENERS)
+    return sorted({*_OPENERS, *_TREES})
 
 
 def import_file(
@@ -38,11 +43,15 @@ def import_file(
     *,
     options: StoreOptions | None = None,
     progress: Progress | None = None,
+    part: str | None = None,
+    following: Following | None = None,
+    seal: bool | None = None,
 ) -> ImportReport:
-    """Take over a file of *system* as the run *run_id*, sealed.
+    """Take over a file, or a tree of files, of *system* as the run *run_id*.
 
-    An import that was cut short goes on where it stood. The same file again is nothing;
-    another file is refused.
+    An import that was cut short goes on where it stood. The same files again are nothing; others
+    are refused once the run is sealed. A file is sealed when it is taken over, a tree when its
+    files say that no more will come.
 
     Parameters
     ----------
@@ -50,6 +59,8 @@ def import_file(
         A path, or any URL that fsspec knows.
     options
         How *url* is reached, if it is on S3.
+    part, following, seal
+        Of trees; see `import_tree`.
 
     Raises
     ------
@@ -59,15 +70,31 @@ def import_file(
     ConflictError
         ``run-differs`` and its like if the run is there with another content.
     """
+    progress = progress or _silent
+    if system in _TREES:
+        return import_tree(
+            _TREES[system],
+            ForeignTree(str(url), options),
+            store,
+            run_id,
+            system=system,
+            progress=progress,
+            part=part,
+            following=following,
+            seal=seal,
+        )
+    if system in _OPENERS and (part, following, seal) != (None, None, None):
+        message = f"expected one file of {system}, which is neither followed nor a part of anything"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
     if system not in _OPENERS:
         message = f"expected a system of {', '.join(importable_systems())}; got {system!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
     with _OPENERS[system](str(url), options) as source:
         sealed = _sealed(store, run_id)
         if sealed is None:
-            _record(source, system, store, run_id, progress or _silent)
+            _record(source, system, store, run_id, progress)
         else:
-            _compare(source, sealed, system, progress or _silent)
+            _compare(source, sealed, system, progress)
         findings = source.findings
         return ImportReport(
             run=run_id,

@@ -20,3 +20,7 @@ class ImportReport:
     """What was not as expected: left out, or kept in another way. A sentence each."""
     known: bool = False
     """Whether the run was there already, with the same content, so that nothing was written."""
+    sealed: bool = True
+    """Whether the run is finished; one that was followed, or is not at its end, may be resumed."""
+    files: int = 1
+    """How many files were found and understood."""

@@ -25,14 +25,18 @@ class Sink(Protocol):
         self,
         name: str,
         *,
-        place: Place = ...,
+        layer: str | None = ...,
+        place: Place | None = ...,
         dims: tuple[str, ...] | None = ...,
         tokens: bool | None = ...,
+        ragged: bool | None = ...,
     ) -> None:
         """Say what a field is before its values come."""
 
-    def record(self, n: int, samples: slice | None = ..., **values: Any) -> None:
-        """Take scalars and arrays of step *n*."""
+    def record(
+        self, n: int, samples: slice | None = ..., layer: str | None = ..., **values: Any
+    ) -> None:
+        """Take scalars and arrays of step *n*; arrays are fields of *layer*, if it is given."""
 
     def inputs(self, samples: slice | None = ..., **arrays: ArrayLike) -> None:
         """Take inputs, of *samples* or as a whole."""

@@ -14,17 +14,19 @@ from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, N
 from archive_schema.selection import parse_selector
 from server.answers import Exchange, Head, raw_header, send_body, send_not_modified, send_range
 from server.conditional import cache_control, etag, matches
-from server.exporters import export, formats_of
+from server.exporters import export, export_tree, formats_of, tree_formats, zip_parts
 from server.formats import Body
 from server.parameters import query_parameters, select
 from server.routes.call import Call, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
+    from archive_schema.selection import Selector
     from server.exporters import Export
+    from server.query import RunView
     from server.service import Service
 
 ENDINGS: Final = ("h5", "npz", "json", "csv", "fasta", "txt")
@@ -60,8 +62,12 @@ class ExportAnswer:
         selectors, others = select(given, ("step", "sample"), options)
         run = await self._service.run(exchange.path["run"])
         name = self._format or others.get("format")
+        trees = tree_formats(run.manifest.system)
+        if name in trees:
+            await self._send_tree(exchange, run, name, selectors, others)
+            return
         if name is None:
-            known = ", ".join(formats_of(run.manifest.system))
+            known = ", ".join([*formats_of(run.manifest.system), *trees])
             message = f"parameter 'format': expected one of {known}, got nothing"
             raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
         build = partial(
@@ -79,9 +85,7 @@ class ExportAnswer:
             exported, tag = older
         disposition = f'attachment; filename="{exported.filename}"'
         headers = [raw_header("Content-Disposition", disposition)]
-        if exported.notes:
-            text = "; ".join(exported.notes)[:_LONGEST_NOTES]
-            headers.append(raw_header(NOTES_HEADER, text.encode("ascii", "replace").decode()))
+        headers += notes_header(exported.notes)
         head = Head(tag, cache_control(sealed=run.sealed and older is None), headers)
         if await send_not_modified(exchange, head):
             return
@@ -91,6 +95,27 @@ class ExportAnswer:
         else:
             headers.append(raw_header("Accept-Ranges", "none"))
             await send_body(exchange, head, Body(exported.media_type, None, exported.read))
+
+    async def _send_tree(
+        self,
+        exchange: Exchange,
+        run: RunView,
+        name: str,
+        selectors: Mapping[str, Selector],
+        others: Mapping[str, str],
+    ) -> None:
+        """Answer with a tree of files as one ZIP."""
+        if "sample" in selectors or {"fields", "compression"} & others.keys():
+            message = f"the files of {name} are whole: expected steps= alone"
+            raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
+        tree = await run_sync(partial(export_tree, run, name, steps=selectors.get("step")))
+        filename = f"{run.manifest.id}.zip"
+        headers = [raw_header("Content-Disposition", f'attachment; filename="{filename}"')]
+        headers += notes_header(tree.notes)
+        tag = etag(tree.digest, name)
+        head = Head(tag, cache_control(sealed=run.sealed), headers)
+        if not await send_not_modified(exchange, head):
+            await send_body(exchange, head, Body("application/zip", None, partial(zip_parts, tree)))
 
 
 def _tag(exported: Export, name: str, *, sealed: bool) -> str:
@@ -134,6 +159,12 @@ async def _named_before(
         return None
     message = f"expected If-Match to name {tag}, which the file has now; got {condition:.200}"
     raise ConflictError(ErrorKind.PRECONDITION_FAILED, message)
+
+
+def notes_header(notes: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """Return the header that tells what a file lacks, if it lacks anything."""
+    text = "; ".join(notes)[:_LONGEST_NOTES]
+    return [raw_header(NOTES_HEADER, text.encode("ascii", "replace").decode())] if notes else []
 
 
 def export_calls(service: Service) -> list[Call]:

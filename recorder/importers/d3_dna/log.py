@@ -129,17 +129,17 @@ class LogSource:
                 sink.sample_coordinates(samples=samples, dataset_index=values)
 
     def _feed_step(self, sink: Sink, step: int, sampled: list[str], single: list[str]) -> None:
-        sink.record(step, None, **self._log.coordinates.get(step, {}))
+        sink.record(step, None, None, **self._log.coordinates.get(step, {}))
         if single:
             values = {name: self._reader.traced(name, step, None, None) for name in single}
-            sink.record(step, None, **values)
+            sink.record(step, None, None, **values)
         for samples in self._tiles() if sampled else ():
             tile = {
                 name: self._reader.traced(name, step, samples.start, samples.stop)
                 for name in sampled
             }
             self._infinite += int(np.isinf(tile.get("score_matrix", 0)).sum())
-            sink.record(step, samples=samples, **tile)
+            sink.record(step, samples, None, **tile)
 
     def _tiles(self) -> list[slice]:
         size = self.tile or self.samples

@@ -1,0 +1,1 @@
+"""What the server knows of single systems: their answers in their own words."""
