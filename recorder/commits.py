@@ -85,6 +85,8 @@ class CommitThread:
         self._end_error = ""
         self._sealing = False
         self._next_beat = time.monotonic() + HEARTBEAT_S
+        self._due: float | None = None
+        """When what waits is committed, by the monotonic clock; None while nothing waits."""
         # A daemon: `close` waits for it, and a store that hangs must not keep the
         # interpreter, and with it the machine, from ending.
         self._thread = threading.Thread(target=self._loop, name="trace-commit", daemon=True)
@@ -156,8 +158,11 @@ class CommitThread:
             None if limit is None else max(limit - time.monotonic(), 0.0),
         )
         if self._wants_commit():
-            # What comes meanwhile shares the commit.
-            progress.to_commit.wait_for(self._in_haste, self._commit_interval_s)
+            # What comes meanwhile shares the commit. A long wait is no reason to look dead.
+            if self._due is None:
+                self._due = time.monotonic() + self._commit_interval_s
+            limit = self._due if self._told_failure else min(self._due, self._next_beat)
+            progress.to_commit.wait_for(self._in_haste, max(limit - time.monotonic(), 0.0))
 
     def _wants_commit(self) -> bool:
         if self._given_up and self._overflow is None:
@@ -165,6 +170,9 @@ class CommitThread:
         if not (self._progress.placed or self._coordinates.fresh):
             return False
         return (self._overflow is not None and self._overflow.away) or self._all_declared()
+
+    def _is_due(self) -> bool:
+        return self._due is None or time.monotonic() >= self._due or self._in_haste()
 
     def _in_haste(self) -> bool:
         progress = self._progress
@@ -175,8 +183,10 @@ class CommitThread:
     def _take_over(self) -> None:
         """Take what is to be committed; the lock is held."""
         progress = self._progress
-        if not (self._wants_commit() or self._given_up or progress.closing):
+        wanted = self._wants_commit() and self._is_due()
+        if not (wanted or self._given_up or progress.closing):
             return
+        self._due = None
         if self._overflow is None and not self._all_declared():
             # A field could not be declared: a step that lacks it must not look recorded.
             progress.placed = []

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from archive_schema.errors import ErrorKind, StorageError
+from archive_schema.layout import heartbeat_key
 from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from recorder import RecordingStoppedWarning, TraceRecorder
+from tests.recorder.outage import await_that
 from tests.recorder.reading import committed, objects, zarr_array
 
 if TYPE_CHECKING:
@@ -222,3 +224,22 @@ def test_what_was_acknowledged_can_be_flushed_to_the_device(folder_store: Store)
     assert record_noise(folder_store, durability="disk") == STEPS
 
     np.testing.assert_array_equal(zarr_array(folder_store, "r", "trace/noise"), NOISE)
+
+
+def test_a_writer_that_saves_commits_still_says_that_it_is_there(
+    folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.commits.HEARTBEAT_S", 0.01)
+    with TraceRecorder(folder_store, "r", steps=2, samples=1, commit_interval_s=3600) as rec:
+        rec.record(0, x=np.zeros((1, 8)))
+        await_that(lambda: "trace.zarr/trace/x/c.0.0.0" in objects(folder_store, "r"), "its object")
+        beats = set[bytes]()
+
+        def beats_on() -> bool:
+            beats.add(folder_store.read(heartbeat_key("r", "main")))
+            return len(beats) > 3  # one may have been under way
+
+        await_that(beats_on, "heartbeats")
+        assert not committed(folder_store, "r")
+        rec.flush()
+        assert len(committed(folder_store, "r")) == 1
