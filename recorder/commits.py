@@ -146,12 +146,14 @@ class CommitThread:
         if self._attempt is not None and self._overflow is not None and not self._given_up:
             retry = time.monotonic() + self._overflow.pause_s
             limit = retry if limit is None else min(limit, retry)
-        if progress.placed and not self._wants_commit():
+        undeclared = bool(progress.placed) and not self._wants_commit()
+        if undeclared:
             soon = time.monotonic() + _DECLARING_S
             limit = soon if limit is None else min(limit, soon)
         progress.to_commit.wait_for(
             lambda: (
                 self._wants_commit()
+                or (bool(progress.placed) and not undeclared)  # look again, soon
                 or progress.closing
                 or (progress.failure is not None and not self._told_failure)
             ),

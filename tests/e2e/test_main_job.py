@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).parents[2]
-SAMPLES, BATCH, STEPS, LENGTH = 60, 20, 24, 200
+SAMPLES, BATCH, STEPS, LENGTH = 60, 20, 72, 200
 TIMEOUT_S: Final = 110.0
 
 

@@ -243,3 +243,14 @@ def test_a_writer_that_saves_commits_still_says_that_it_is_there(
         assert not committed(folder_store, "r")
         rec.flush()
         assert len(committed(folder_store, "r")) == 1
+
+
+def test_nothing_but_the_interval_keeps_tiles_from_their_commit(
+    folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first object is there before the other fields are declared."""
+    monkeypatch.setattr("recorder.commits.HEARTBEAT_S", 3600.0)  # which wakes who commits, too
+    fields: dict[str, Any] = {f"x{n}": np.full((1, 8), n) for n in range(8)}
+    with TraceRecorder(folder_store, "r", steps=1, samples=1, commit_interval_s=0.0) as rec:
+        rec.record(0, **fields)
+        await_that(lambda: len(committed(folder_store, "r")) == len(fields), "the commits")

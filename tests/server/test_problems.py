@@ -33,6 +33,8 @@ VALUES = {
     "field": "score",
     "layer": LAYER,
     "key": "trace/score/zarr.json",
+    "parameter": "W",
+    "path": "iter_0/plate_0/screen/selected_plate",
 }
 FIELDS = {"inputs": "start", "outputs": "label", "layers": "output"}
 UNFIT = ("/runs/{run}.json", "/runs/{run}.csv", "/runs/{run}.fasta", "/runs/{run}.txt")
@@ -92,7 +94,10 @@ def test_every_call_answers_what_it_is_asked(http: httpx.Client, method: str, pa
     """So that the refusals below are for the fault and not for another one."""
     if "/export" in path:
         path += "?format=h5"
-    if any(path == unfit.format(**VALUES) for unfit in UNFIT):
+    if "/batchie" in path:
+        is_problem(ask(http, method, path), 422, "invalid-parameter")
+        return
+    if "/files" in path or any(path == unfit.format(**VALUES) for unfit in UNFIT):
         is_problem(ask(http, method, path), 406, "format-not-acceptable")
         return
     assert ask(http, method, path).status_code == 200
