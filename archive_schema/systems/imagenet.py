@@ -1,8 +1,8 @@
 """The 1000 classes of ImageNet, in both orders in which programs number them.
 
-*Standard*: rising synset ids, as models and their label files have it; 0 is tench. *ImageNet64*: that
-of the challenge's ``map_clsloc.txt``, as the files of downsampled ImageNet have it (counted from 1
-there, from 0 here); 0 is kit_fox.
+*Standard*: rising synset ids, as models and their label files have it; 0 is tench. *ImageNet64*:
+that of the challenge's ``map_clsloc.txt``, as the files of downsampled ImageNet have it (counted
+from 1 there, from 0 here); 0 is kit_fox.
 """
 
 from __future__ import annotations
