@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from archive_schema.cli import DAMAGED, FAILED
-from archive_schema.errors import ErrorKind, StorageError
+from archive_schema.errors import ErrorKind, InvalidInputError, StorageError
 from archive_schema.flags import StorePlace, takes_options, takes_store
 from archive_schema.records import run_ids
 from archive_schema.store import StoreOptions  # noqa: TC001  typer reads it
@@ -67,9 +67,18 @@ def import_run(
         bool | None,
         typer.Option("--seal/--no-seal", help="Finish the run; by default at the tree's end."),
     ] = None,
+    flag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--flag",
+            metavar="NAME=VALUE",
+            help="What the files do not say; the system's page names its flags.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take over a file, or a tree of files, of an upstream system as a run."""
+    flags = dict(_named(text) for text in flag or ())
     with ExitStack() as stack:
         following = stack.enter_context(following_until_told(interval)) if follow else None
         progress = stack.enter_context(_bar("importing", as_json))
@@ -83,6 +92,7 @@ def import_run(
             part=part,
             following=following,
             seal=seal,
+            flags=flags,
         )
     if as_json:
         _print_json(report)
@@ -306,6 +316,15 @@ then samples it. While it records, and after:
                 server.wait()
             except KeyboardInterrupt:
                 typer.echo("Stopped.")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Return the name and the value of a flag."""
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        message = f"--flag: expected NAME=VALUE, got {text!r}"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    return name, value
 
 
 def _whole(name: str) -> Column:

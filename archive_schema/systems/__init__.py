@@ -1,6 +1,6 @@
 """What each upstream system's runs declare, by the system's name.
 
-A system outside this project registers a `SystemDeclaration` in the entry-point group
+A system outside this project registers a `SystemDeclaration` by its name in the entry-point group
 ``trace_archive.systems``.
 """
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from archive_schema.errors import ErrorKind, InvalidInputError
-from archive_schema.systems import batchie, d3_dna
 from archive_schema.systems.declaration import SystemDeclaration
+from archive_schema.systems.registered import Registered
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-GROUP: Final = "trace_archive.systems"
-GENERIC: Final = SystemDeclaration(name="generic", title="Any sampler")
+_SYSTEMS: Final = Registered(
+    "trace_archive.systems",
+    SystemDeclaration,
+    {
+        "batchie": "archive_schema.systems.batchie:SYSTEM",
+        "d3-dna": "archive_schema.systems.d3_dna:SYSTEM",
+        "dmd2": "archive_schema.systems.dmd2:SYSTEM",
+        "generic": "archive_schema.systems.generic:SYSTEM",
+    },
+)
 
 
 def system(name: str) -> SystemDeclaration:
@@ -23,27 +26,18 @@ def system(name: str) -> SystemDeclaration:
     Raises
     ------
     InvalidInputError
-        ``invalid-parameter`` for a system that is not installed.
+        ``invalid-parameter`` for a system that is not installed, or declares another name.
     """
-    known = _systems()
-    if name not in known:
-        message = f"expected a system of {', '.join(sorted(known))}; got {name!r}"
+    found = _SYSTEMS.find(name)
+    if found is None:
+        message = f"expected a system of {', '.join(system_names())}; got {name!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    return known[name]
+    if found.name != name:
+        message = f"system {name!r} declares the name {found.name!r}: expected the same"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    return found
 
 
 def system_names() -> list[str]:
     """Return the names of all installed systems, sorted."""
-    return sorted(_systems())
-
-
-@lru_cache(maxsize=1)
-def _systems() -> Mapping[str, SystemDeclaration]:
-    found = {own.name: own for own in (GENERIC, batchie.SYSTEM, d3_dna.SYSTEM)}
-    for entry in entry_points(group=GROUP):
-        declaration = entry.load()
-        if not isinstance(declaration, SystemDeclaration) or declaration.name in found:
-            message = f"{entry.value} is no SystemDeclaration with a name of its own"
-            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-        found[declaration.name] = declaration
-    return found
+    return _SYSTEMS.names()

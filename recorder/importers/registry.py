@@ -1,159 +1,38 @@
-"""From the name of a system and a file to a run."""
+"""The importers that are installed: this project's own, and others by entry point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
-from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
-from archive_schema.layout import declared_steps
-from archive_schema.records import RunRecords
-from archive_schema.store import Store, StoreOptions
-from recorder.importers.batchie import open_batchie_tree
-from recorder.importers.comparison import Comparison
-from recorder.importers.d3_dna import open_d3_dna
-from recorder.importers.foreign_tree import ForeignTree
-from recorder.importers.report import ImportReport
-from recorder.importers.source import Progress, Source
-from recorder.importers.tree import Following, OpenTree, import_tree
-from recorder.recorder import TraceRecorder
+from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.systems.registered import Registered
+from recorder.importers.importer import Importer
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
-Opener: TypeAlias = Callable[[str, StoreOptions | None], AbstractContextManager[Source]]
-
-_OPENERS: Final[Mapping[str, Opener]] = {"d3-dna": open_d3_dna}
-_TREES: Final[Mapping[str, OpenTree]] = {"batchie": open_batchie_tree}
-"""Systems whose programs write a tree of files, perhaps for days."""
+_IMPORTERS: Final = Registered(
+    "trace_archive.importers",
+    Importer,
+    {
+        "batchie": "recorder.importers.batchie:IMPORTER",
+        "d3-dna": "recorder.importers.d3_dna:IMPORTER",
+    },
+)
 
 
 def importable_systems() -> list[str]:
     """Return the names of the systems whose files can be imported, sorted."""
-    return sorted({*_OPENERS, *_TREES})
+    return _IMPORTERS.names()
 
 
-def import_file(
-    system: str,
-    url: str | os.PathLike[str],
-    store: Store,
-    run_id: str,
-    *,
-    options: StoreOptions | None = None,
-    progress: Progress | None = None,
-    part: str | None = None,
-    following: Following | None = None,
-    seal: bool | None = None,
-) -> ImportReport:
-    """Take over a file, or a tree of files, of *system* as the run *run_id*.
-
-    An import that was cut short goes on where it stood. The same files again are nothing; others
-    are refused once the run is sealed. A file is sealed when it is taken over, a tree when its
-    files say that no more will come.
-
-    Parameters
-    ----------
-    url : str
-        A path, or any URL that fsspec knows.
-    options
-        How *url* is reached, if it is on S3.
-    part, following, seal
-        Of trees; see `import_tree`.
+def importer(system: str) -> Importer:
+    """Return how files of *system* are imported.
 
     Raises
     ------
     InvalidInputError
-        ``file-invalid``, saying what was expected and what was found;
         ``invalid-parameter`` for a system that has no importer.
-    ConflictError
-        ``run-differs`` and its like if the run is there with another content.
     """
-    progress = progress or _silent
-    if system in _TREES:
-        return import_tree(
-            _TREES[system],
-            ForeignTree(str(url), options),
-            store,
-            run_id,
-            system=system,
-            progress=progress,
-            part=part,
-            following=following,
-            seal=seal,
-        )
-    if system in _OPENERS and (part, following, seal) != (None, None, None):
-        message = f"expected one file of {system}, which is neither followed nor a part of anything"
-        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    if system not in _OPENERS:
+    found = _IMPORTERS.find(system)
+    if found is None:
         message = f"expected a system of {', '.join(importable_systems())}; got {system!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    with _OPENERS[system](str(url), options) as source:
-        sealed = _sealed(store, run_id)
-        if sealed is None:
-            _record(source, system, store, run_id, progress)
-        else:
-            _compare(source, sealed, system, progress)
-        findings = source.findings
-        return ImportReport(
-            run=run_id,
-            generation=findings.generation,
-            steps=len(source.steps),
-            samples=source.samples,
-            missing=tuple(findings.missing),
-            odd=tuple(findings.odd),
-            known=sealed is not None,
-        )
-
-
-def _record(source: Source, system: str, store: Store, run_id: str, progress: Progress) -> None:
-    with TraceRecorder(
-        store,
-        run=run_id,
-        system=system,
-        metadata=source.metadata,
-        steps=list(source.steps),
-        samples=source.samples,
-        tile=source.tile,
-    ) as recorder:
-        source.feed(recorder, progress)
-
-
-def _compare(source: Source, records: RunRecords, system: str, progress: Progress) -> None:
-    manifest = records.manifest
-    steps = declared_steps(manifest)
-    here: dict[str, object] = {
-        "system": system,
-        "steps": source.steps,
-        "samples": source.samples,
-        **{f"metadata {key}": value for key, value in source.metadata.items()},
-    }
-    there: dict[str, object] = {
-        "system": manifest.system,
-        "steps": None if steps is None else tuple(steps),
-        "samples": manifest.samples,
-        **{f"metadata {key}": value for key, value in manifest.metadata.items()},
-    }
-    for what in {**here, **there}:
-        if there.get(what) != here.get(what):
-            message = (
-                f"run {records.run_id!r} is sealed, and is not this file: {what}"
-                f" is {there.get(what)!r:.200} there, {here.get(what)!r:.200} in the file"
-            )
-            raise ConflictError(ErrorKind.RUN_DIFFERS, message)
-    comparison = Comparison(records)
-    source.feed(comparison, progress)
-    comparison.finish()
-
-
-def _sealed(store: Store, run_id: str) -> RunRecords | None:
-    try:
-        records = RunRecords(store, run_id)
-    except NotFoundError:
-        return None
-    return records if records.seal is not None else None
-
-
-def _silent(done: int, total: int) -> None:
-    del done, total
+    return found

@@ -65,7 +65,7 @@ class TreeSource(Protocol):
         """Hand over every file that is there."""
 
 
-OpenTree = Callable[["ForeignTree", "str | None", "RunRecords | None"], "TreeSource | None"]
+_Open = Callable[["ForeignTree", "str | None", "RunRecords | None"], "TreeSource | None"]
 """From a tree, the name of a part of it and what is recorded to a source; None if it is empty."""
 
 
@@ -99,7 +99,7 @@ def following_until_told(interval_s: float) -> Iterator[Following]:
 
 
 def import_tree(
-    open_tree: OpenTree,
+    open_tree: _Open,
     tree: ForeignTree,
     store: Store,
     run_id: str,

@@ -1,12 +1,22 @@
-"""Runs as files: in their system's own formats and in plain HDF5 and NPZ, computed from slices."""
+"""Runs as files: in their system's own formats and in plain HDF5 and NPZ, computed from slices.
 
-from server.exporters.registry import Export, export, formats_of
+A package outside registers an `Exporter`, by the name of its system, in the entry-point group
+``trace_archive.exporters``.
+"""
+
+from server.exporters.cut import Cut
+from server.exporters.exported import Export, export
+from server.exporters.exporter import Exporter, Format
+from server.exporters.registry import formats_of, tree_formats
 from server.exporters.tree import MadeFile, Tree, TreeFile, zip_parts
-from server.exporters.trees import export_tree, tree_file, tree_formats
+from server.exporters.trees import export_tree, tree_file
 from server.exporters.virtual_file import VirtualFile
 
 __all__ = [
+    "Cut",
     "Export",
+    "Exporter",
+    "Format",
     "MadeFile",
     "Tree",
     "TreeFile",

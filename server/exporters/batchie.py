@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from archive_schema.systems.batchie import SCREEN, kind_of
+from server.exporters.exporter import Exporter
 from server.exporters.kept_files import kept_tree_file
 from server.exporters.tree import Tree
 from server.systems.batchie import Simulation
@@ -61,3 +62,8 @@ def _hiding(file: LayerFile) -> Change:
         return hidden
 
     return change
+
+
+EXPORTER: Final = Exporter(
+    trees={"batchie-tree": batchie_tree, "batchie-tree-masked": masked_batchie_tree}
+)

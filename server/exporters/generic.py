@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from archive_schema.models import Place
+from server.exporters.exporter import Exporter, Format
 from server.exporters.hdf5 import hdf5_file
 from server.exporters.hdf5_tree import Dataset, Group, encoded_text
 from server.exporters.npz import Member, npz_file
@@ -158,3 +159,10 @@ def _typed(value: str | float, dtype: str) -> Attribute:
 
 def _hdf5_text(values: NDArray[Any]) -> NDArray[Any]:
     return encoded_text(values.dtype).apply(values) if values.dtype.kind == "U" else values
+
+
+_HDF5: Final = Format("application/x-hdf5", ".h5", generic_hdf5)
+_NPZ: Final = Format("application/x-npz", ".npz", generic_npz)
+EXPORTER: Final = Exporter(
+    formats={"h5": _HDF5, "npz": _NPZ, "generic-h5": _HDF5, "generic-npz": _NPZ}
+)

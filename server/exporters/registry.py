@@ -1,201 +1,43 @@
-"""From a run and the name of a format to a file."""
+"""The exporters that are installed: this project's own, and others by entry point."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from archive_schema.errors import ErrorKind, InvalidInputError
-from archive_schema.selection import parse_selector, selector_text
-from server.exporters.cut import cut_run
-from server.exporters.d3_dna.files import logger_hdf5, logger_npz
-from server.exporters.d3_dna.sequences import (
-    csv,
-    fasta,
-    one_hot_npz,
-    plain_text,
-    tokens_hdf5,
-    tokens_npz,
-)
-from server.exporters.d3_dna.viewer import viewer_json
-from server.exporters.generic import generic_hdf5, generic_npz
-from server.exporters.kept import Kept
+from archive_schema.systems.registered import Registered
+from server.exporters.exporter import Exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from server.exporters.exporter import BuildTree, Format
 
-    from archive_schema.selection import Selector
-    from server.exporters.cut import Cut
-    from server.exporters.virtual_file import VirtualFile
-    from server.query.run import RunView
-
-_HDF5: Final = "application/x-hdf5"
-_NPZ: Final = "application/x-npz"
-
-Built: TypeAlias = "tuple[VirtualFile, tuple[str, ...]]"
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One way to write a run as one file."""
-
-    media_type: str
-    ending: str
-    build: Callable[[Cut], Built]
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """A run as a file."""
-
-    file: VirtualFile
-    media_type: str
-    filename: str
-    notes: tuple[str, ...]
-    """What the file does not hold or holds otherwise, a sentence each."""
-    selection: tuple[str, str] | None
-    """Selectors of just the steps and samples that are in it; see `Cut.selection`."""
-    compression: str | None = None
-    """How it is made smaller; None as it is."""
-
-    @property
-    def nbytes(self) -> int | None:
-        """Length of the file; None if nobody knows it before the file was read."""
-        return self.file.size if self.compression is None else None
-
-    def compressed(self, compression: str | None) -> Export:
-        """Return the same with its values compressed.
-
-        Raises
-        ------
-        InvalidInputError
-            ``invalid-parameter`` if the format has no compression of that name.
-        """
-        if compression is None:
-            return self
-        known = None if self.file.packing is None else self.file.packing.name
-        if compression != known:
-            message = (
-                f"compression={compression!r}: {self.filename} can be written"
-                f" {'as it is only' if known is None else f'with {known}, or without it'}"
-            )
-            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-        return replace(self, compression=compression)
-
-    def read(self) -> Iterator[bytes]:
-        """Yield the bytes of the file; empty ones while a compressed one is measured."""
-        packing = self.file.packing
-        if self.compression is None or packing is None:
-            return self.file.read()
-        return packing.read()
-
-
-_ANY: Final[Mapping[str, Format]] = {
-    "h5": Format(_HDF5, ".h5", generic_hdf5),
-    "npz": Format(_NPZ, ".npz", generic_npz),
-    "generic-h5": Format(_HDF5, ".h5", generic_hdf5),
-    "generic-npz": Format(_NPZ, ".npz", generic_npz),
-}
-_OWN: Final[Mapping[str, Mapping[str, Format]]] = {
-    "d3-dna": {
-        "h5": Format(_HDF5, ".h5", logger_hdf5),
-        "npz": Format(_NPZ, ".npz", logger_npz),
-        "json": Format("application/json", ".json", viewer_json),
-        "fasta": Format("text/x-fasta", ".fasta", fasta),
-        "txt": Format("text/plain", ".txt", plain_text),
-        "csv": Format("text/csv", ".csv", csv),
-        "sequences-npz": Format(_NPZ, "_sequences.npz", tokens_npz),
-        "sequences-h5": Format(_HDF5, "_sequences.h5", tokens_hdf5),
-        "onehot-npz": Format(_NPZ, "_onehot.npz", one_hot_npz),
+_EXPORTERS: Final = Registered(
+    "trace_archive.exporters",
+    Exporter,
+    {
+        "batchie": "server.exporters.batchie:EXPORTER",
+        "d3-dna": "server.exporters.d3_dna:EXPORTER",
+        "generic": "server.exporters.generic:EXPORTER",
     },
-}
-_KEPT_NBYTES: Final = 32 << 20
-"""Memory for files laid out lately: who reads one in ranges asks for it again and again."""
-_LEAST_WEIGHT: Final = _KEPT_NBYTES >> 3
-"""So that of small files, each with its view of a run, no more than a few are kept."""
+)
+
+
+def formats(system: str) -> dict[str, Format]:
+    """Return what runs of *system* are written as, by name; its own count before those of all."""
+    found = [_EXPORTERS.find(name) for name in ("generic", system)]
+    return {name: one for exporter in found if exporter for name, one in exporter.formats.items()}
+
+
+def trees(system: str) -> dict[str, BuildTree]:
+    """Return the trees of files that runs of *system* are written as, by name, its own first."""
+    found = _EXPORTERS.find(system)
+    return {} if found is None else dict(found.trees)
 
 
 def formats_of(system: str) -> dict[str, str]:
     """Return the media type of each format that runs of *system* can be written in."""
-    return {name: known.media_type for name, known in _formats(system).items()}
+    return {name: known.media_type for name, known in formats(system).items()}
 
 
-def export(
-    run: RunView,
-    format: str,  # noqa: A002  the word that the API, the command line and the docs use
-    *,
-    steps: Selector | None = None,
-    samples: Selector | None = None,
-    fields: Collection[str] | None = None,
-    compression: str | None = None,
-) -> Export:
-    """Return *run* as a file, of which nothing is read yet.
-
-    Only steps that are recorded for all the samples asked for are in it.
-
-    Parameters
-    ----------
-    format : str
-        One of `formats_of` the run's system.
-    steps, samples : Selector, optional
-        By step number and by position; by default all.
-    fields : collection of str, optional
-        Names of fields; by default all that the format has a place for.
-    compression : str, optional
-        ``gzip`` of HDF5 and ``deflate`` of NPZ; by default none.
-
-    Raises
-    ------
-    InvalidInputError
-        ``format-not-acceptable`` for another format, or for a run that it cannot hold;
-        ``selection-out-of-bounds``; ``invalid-parameter`` for another compression.
-    NotFoundError
-        ``field-not-found``, ``step-not-recorded``, ``not-recorded``.
-    """
-    known = _formats(run.manifest.system)
-    if format not in known:
-        message = (
-            f"runs of system {run.manifest.system!r} are written as {', '.join(known)};"
-            f" got {format!r}"
-        )
-        raise InvalidInputError(ErrorKind.FORMAT_NOT_ACCEPTABLE, message)
-    # As text, because before Python 3.12 a slice is no key.
-    axes = [None if axis is None else selector_text(axis) for axis in (steps, samples)]
-    names = None if fields is None else tuple(sorted(set(fields)))
-    key = (run, format, *axes, names)
-    found = _EXPORTS.get(key)
-    if found is None:
-        found = _export(run, format, axes[0], axes[1], names)
-        _EXPORTS.put(key, found)
-    return found.compressed(compression)
-
-
-def _export(
-    run: RunView,
-    name: str,
-    steps: str | None,
-    samples: str | None,
-    fields: tuple[str, ...] | None,
-) -> Export:
-    chosen = _formats(run.manifest.system)[name]
-    cut = cut_run(
-        run,
-        None if steps is None else parse_selector(steps, "step"),
-        None if samples is None else parse_selector(samples, "sample"),
-        fields,
-    )
-    file, notes = chosen.build(cut)
-    file.ahead = run.archive.reader.ahead
-    # Every answer needs it: better here, where the caller waits in a thread, and only once.
-    _ = file.digest
-    filename = f"{run.manifest.id}{chosen.ending}"
-    return Export(file, chosen.media_type, filename, notes, cut.selection)
-
-
-_EXPORTS: Final = Kept[Export](
-    _KEPT_NBYTES, lambda export: max(_LEAST_WEIGHT, export.file.held_nbytes)
-)
-
-
-def _formats(system: str) -> Mapping[str, Format]:
-    return {**_ANY, **_OWN.get(system, {})}
+def tree_formats(system: str) -> list[str]:
+    """Return the names of the trees that runs of *system* are written as, its own first."""
+    return list(trees(system))

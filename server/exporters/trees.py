@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING
 
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.selection import ALL, take_steps
-from server.exporters.batchie import batchie_tree, masked_batchie_tree
+from server.exporters.registry import trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
     from archive_schema.selection import Selector
     from server.exporters.tree import Tree, TreeFile
     from server.query import RunView
-
-
-Build: TypeAlias = "Callable[[RunView, Collection[int]], Tree]"
-"""From a run and some of its steps to files."""
-
-_TREES: Final[Mapping[str, Mapping[str, Build]]] = {
-    "batchie": {"batchie-tree": batchie_tree, "batchie-tree-masked": masked_batchie_tree},
-}
-
-
-def tree_formats(system: str) -> list[str]:
-    """Return the names of the trees that runs of *system* are written as, its own first."""
-    return list(_TREES.get(system, {}))
 
 
 def export_tree(
@@ -51,7 +36,7 @@ def export_tree(
     NotFoundError
         ``step-not-recorded``.
     """
-    known = _TREES.get(run.manifest.system, {})
+    known = trees(run.manifest.system)
     build = known.get(format or next(iter(known), ""))
     if build is None:
         names = ", ".join(known) or "no tree of files"

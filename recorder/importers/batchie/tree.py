@@ -33,6 +33,7 @@ from recorder.importers.batchie.loading import (
 from recorder.importers.batchie.report import Folder, describe
 from recorder.importers.comparison import given_crc32
 from recorder.importers.fitting import Fitting
+from recorder.importers.importer import TreeImporter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -356,3 +357,6 @@ def _plate_folders(tree: ForeignTree) -> dict[tuple[int, int], str]:
 
 def _folder(first: int, second: int) -> str:
     return f"iter_{first}/plate_{second}"
+
+
+IMPORTER: Final = TreeImporter(open=open_batchie_tree, signs=("iter_*/plate_*",))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recorder.importers import hdf5_file, npz_file
 from recorder.importers.d3_dna.hdf5 import survey_hdf5
 from recorder.importers.d3_dna.log import LogSource
 from recorder.importers.d3_dna.npz import survey_npz
 from recorder.importers.foreign import open_foreign
+from recorder.importers.importer import FileImporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,3 +37,8 @@ def open_d3_dna(url: str, options: StoreOptions | None = None) -> Iterator[LogSo
         else:
             begins = f"{file.nbytes} bytes that begin with {file.signature!r}"
             raise file.refuse(f"expected an HDF5 or an NPZ file, found {begins}")
+
+
+IMPORTER: Final = FileImporter(
+    open=open_d3_dna, signs=("steps/step_*", "score_matrices.npy", "sequences.npy")
+)
