@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 REDUCTIONS: Final = ("mean", "std", "min", "max", "sum", "l2")
+GUIDANCE: Final = "guidance"
+"""The axis that both halves of a doubled batch make: 0 is conditional, 1 unconditional."""
+_HALVES: Final = ("cond", "uncond", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,12 @@ class Capture:
     """Computed over the axes `over`, in float32."""
     over: str | tuple[str, ...] = "position"
     """Axes to reduce, by their names in `dims`."""
-    half: Literal["cond", "uncond"] | None = None
-    """Which half of a batch that classifier-free guidance doubled: ``cond`` is the first."""
-    dims: tuple[str, ...] | None = None
-    """Names of the output's axes: ``("sample", "position", "channel")``."""
+    half: Literal["cond", "uncond", "both"] | None = None
+    """Which half of a batch that classifier-free guidance doubled: ``cond`` is the first; ``both``
+    are an axis ``guidance`` after the sample axis, which `dims` do not name."""
+    dims: tuple[str, ...] | Mapping[int, tuple[str, ...]] | None = None
+    """Names of the output's axes: ``("sample", "position", "channel")``. By their number, if the
+    layers of a glob differ in it: ``{2: ("sample", "channel"), …}``."""
     output: int | str | None = None
     """Which entry, of a layer that gives out a tuple or a dict."""
     call: int | Literal["last"] | None = None
@@ -50,7 +55,7 @@ class Capture:
         check_name(self.field)
         if self.reduce is not None:
             check_one_of("reduce", self.reduce, REDUCTIONS)
-            unknown = set(self._over) - set(self.dims or ())
+            unknown = set(self._over) - self._named
             if unknown or "sample" in self._over:
                 message = (
                     f"expected to reduce over axes named in dims but for sample, got over="
@@ -58,20 +63,46 @@ class Capture:
                 )
                 raise invalid(ErrorKind.INVALID_PARAMETER, message)
         if self.half is not None:
-            check_one_of("half", self.half, ("cond", "uncond"))
+            check_one_of("half", self.half, _HALVES)
         check_at_least(1, every=self.every)
         check_at_least(0, first=self.first)
 
-    @property
-    def kept_dims(self) -> tuple[str, ...] | None:
-        """Names of the axes that are left."""
-        if self.dims is None or self.reduce is None:
-            return self.dims
-        return tuple(dim for dim in self.dims if dim not in self._over)
+    def kept_dims(self, axes: int | None = None) -> tuple[str, ...] | None:
+        """Return names of the axes that are left of an output.
+
+        Parameters
+        ----------
+        axes
+            How many are left; None before there was any output. None is known of their names
+            then, if they depend on it.
+        """
+        both = self.half == "both"
+        dropped = 0 if self.reduce is None else len(self._over)
+        full = None if axes is None else axes + dropped - both
+        dims = self._dims_of(full)
+        if dims is None and both and full is not None:
+            dims = ("sample", *(f"axis_{at}" for at in range(1, full)))
+        if dims is None:
+            return None
+        over = () if self.reduce is None else self._over
+        kept = [dim for dim in dims if dim not in over]
+        return (kept[0], GUIDANCE, *kept[1:]) if both else tuple(kept)
 
     @property
     def _over(self) -> tuple[str, ...]:
         return (self.over,) if isinstance(self.over, str) else tuple(self.over)
+
+    @property
+    def _named(self) -> set[str]:
+        """Names of axes that any output may have."""
+        if isinstance(self.dims, Mapping):
+            return {dim for dims in self.dims.values() for dim in dims}
+        return set(self.dims or ())
+
+    def _dims_of(self, axes: int | None) -> tuple[str, ...] | None:
+        if isinstance(self.dims, Mapping):
+            return None if axes is None else self.dims.get(axes)
+        return self.dims
 
     def of(self, output: object, layer: str) -> torch.Tensor:
         """Return what is kept of a layer's output; a view of it, where that is enough.
@@ -86,14 +117,19 @@ class Capture:
             if tensor.shape[0] % 2:
                 raise _unexpected(layer, "a doubled batch", f"shape {tuple(tensor.shape)}")
             middle = tensor.shape[0] // 2
-            tensor = tensor[:middle] if self.half == "cond" else tensor[middle:]
+            if self.half != "both":
+                tensor = tensor[:middle] if self.half == "cond" else tensor[middle:]
         if self.positions is not None:
             tensor = tensor[:, self.positions]
-        if self.dims is not None and tensor.ndim != len(self.dims):
+        dims = self._dims_of(tensor.ndim)
+        lacking = self.reduce is not None and not set(self._over) <= set(dims or ())
+        if lacking or (dims is not None and tensor.ndim != len(dims)):
             raise _unexpected(layer, f"axes {self.dims}", f"shape {tuple(tensor.shape)}")
-        if self.reduce is not None and self.dims is not None:
-            axes = [self.dims.index(dim) for dim in self._over]
+        if self.reduce is not None and dims is not None:
+            axes = [dims.index(dim) for dim in self._over]
             tensor = _reduced(tensor, self.reduce, axes)
+        if self.half == "both":
+            tensor = tensor.unflatten(0, (2, -1)).transpose(0, 1)
         return tensor if self.dtype is None else _cast(tensor, self.dtype)
 
     def _tensor(self, output: object, layer: str) -> torch.Tensor:
@@ -128,7 +164,7 @@ def capture_of(options: Capture | Mapping[str, Any] | str) -> Capture:
         message = f"expected options of {', '.join(known)}; got {', '.join(unknown)}"
         raise invalid(ErrorKind.INVALID_PARAMETER, message)
     values = dict(options)
-    if values.get("dims") is not None:
+    if values.get("dims") is not None and not isinstance(values["dims"], Mapping):
         values["dims"] = tuple(values["dims"])
     return Capture(**values)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from archive_schema.errors import ErrorKind, invalid
 from archive_schema.models import Place
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from recorder.snapshot import Values
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Hooked:
     """One layer and what is kept of it."""
 
@@ -38,6 +38,8 @@ class _Hooked:
     calls: int = 0
     """Since the last `take`."""
     values: Values | None = None
+    settled: bool = False
+    """Whether the field was settled as its first values are."""
 
     @property
     def address(self) -> Address:
@@ -48,6 +50,29 @@ class _Hooked:
         if self.capture.call in (None, "last", wanted):
             name = f"{self.layer}.{self.capture.field}"
             self.values = given(self.capture.of(output, self.layer), name).held()
+
+
+class AttachedLayers:
+    """What one `attach` put on a model; leaving it, or `detach`, takes that off again."""
+
+    def __init__(
+        self, owner: LayerHooks, hooked: list[tuple[str, _Hooked, RemovableHandle]]
+    ) -> None:
+        self._owner = owner
+        self._hooked = hooked
+
+    def detach(self) -> None:
+        """Take the hooks off, and forget what they captured since the last step; idempotent."""
+        hooked, self._hooked = self._hooked, []
+        for pattern, one, handle in hooked:
+            handle.remove()
+            self._owner.forget(pattern, one)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
 
 
 class LayerHooks:
@@ -64,12 +89,11 @@ class LayerHooks:
         self._by_pattern: dict[str, list[_Hooked]] = {}
         self._silent: set[str] = set()
         """Globs of which no layer has fired yet."""
-        self._tiled: set[Address] = set()
         self._handles: list[RemovableHandle] = []
 
     def attach(
         self, model: Module, patterns: Mapping[str, Capture | Mapping[str, Any] | str]
-    ) -> None:
+    ) -> AttachedLayers:
         """Put hooks on the modules that the globs match.
 
         Raises
@@ -94,13 +118,26 @@ class LayerHooks:
                     raise invalid(ErrorKind.INVALID_NAME, f"{message} already; name it otherwise")
                 taken.add(hooked.address)
                 found.append((pattern, modules[layer], hooked))
+        attached = []
         for pattern, module, hooked in found:
             self._settle(hooked.address, _options(hooked.capture))
             # Dynamo would compile the hook anew for each state it sees, and give up.
             hook = sys.modules["torch"].compiler.disable(hooked.fired)
-            self._handles.append(module.register_forward_hook(hook))
+            handle = module.register_forward_hook(hook)
+            self._handles.append(handle)
+            attached.append((pattern, hooked, handle))
             self._by_pattern.setdefault(pattern, []).append(hooked)
             self._silent.add(pattern)
+        return AttachedLayers(self, attached)
+
+    def forget(self, pattern: str, hooked: _Hooked) -> None:
+        """Expect nothing more of a layer whose hook was taken off."""
+        group = self._by_pattern.get(pattern, [])
+        if hooked in group:
+            group.remove(hooked)
+        if not group:
+            self._by_pattern.pop(pattern, None)
+            self._silent.discard(pattern)
 
     def take(self, bounds: tuple[int, int] | None) -> list[Offer]:
         """Return what was captured since the last call.
@@ -164,6 +201,7 @@ class LayerHooks:
         if values is None:
             return None
         if capture.samples is None:
+            self._settle_first(hooked, len(values.shape))
             return Offer(hooked.address, values, bounds)
         start, stop = bounds or (0, values.shape[0])
         first, last, _ = capture.samples.indices(stop)
@@ -171,13 +209,14 @@ class LayerHooks:
         if first >= last:
             return None
         # Its tiles are as large as what the first batch has of it, not as the batch.
-        self._settle_tile(hooked, last - first)
+        self._settle_first(hooked, len(values.shape), tile=last - first)
         return Offer(hooked.address, values.part(first - start, last - start), (first, last))
 
-    def _settle_tile(self, hooked: _Hooked, samples: int) -> None:
-        if hooked.address not in self._tiled:
-            self._tiled.add(hooked.address)
-            self._settle(hooked.address, replace(_options(hooked.capture), tile=samples))
+    def _settle_first(self, hooked: _Hooked, axes: int, tile: int | None = None) -> None:
+        """Settle what only the first values of a layer tell."""
+        if not hooked.settled:
+            hooked.settled = True
+            self._settle(hooked.address, _options(hooked.capture, axes, tile))
 
 
 def glob_regex(pattern: str) -> str:
@@ -194,8 +233,9 @@ def glob_regex(pattern: str) -> str:
     return "".join(wild.get(part) or re.escape(part) for part in parts)
 
 
-def _options(capture: Capture) -> FieldOptions:
-    return FieldOptions(dims=capture.kept_dims, every=capture.every, first=capture.first)
+def _options(capture: Capture, axes: int | None = None, tile: int | None = None) -> FieldOptions:
+    dims = capture.kept_dims(axes)
+    return FieldOptions(dims=dims, every=capture.every, first=capture.first, tile=tile)
 
 
 def _unmatched(pattern: str, modules: Mapping[str, object]) -> Exception:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from recorder.budget import ByteBudget
     from recorder.capture import Capture
     from recorder.declaration import Address
+    from recorder.hooks import AttachedLayers
     from recorder.plan import Plan
     from recorder.recorded import Recorded
     from recorder.spool import Spool
@@ -395,12 +396,12 @@ class TraceRecorder:
 
     def attach(
         self, model: Module, patterns: Mapping[str, Capture | Mapping[str, Any] | str]
-    ) -> None:
+    ) -> AttachedLayers:
         """Record what layers of *model* give out, by forward hooks.
 
         What fires between two calls of `record` belongs to the step of the second: call
-        `record` after the model. The hooks go when the recorder closes. Attach before
-        ``torch.compile``.
+        `record` after the model. The hooks go when the recorder closes, or when what is returned,
+        a context manager, is left or detached. Attach before ``torch.compile``.
 
         Parameters
         ----------
@@ -418,7 +419,7 @@ class TraceRecorder:
         session = self._opened()
         if self._hooks is None:
             self._hooks = LayerHooks(session.fields.settle)
-        self._hooks.attach(model, patterns)
+        return self._hooks.attach(model, patterns)
 
     @property
     def budget(self) -> ByteBudget:

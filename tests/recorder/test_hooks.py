@@ -263,7 +263,7 @@ def test_one_layer_is_not_captured_twice_under_one_name(folder_store: Store) -> 
         ({"reduce": "median", "dims": ("sample", "position")}, "reduce of mean"),
         ({"reduce": "mean"}, "axes named in dims"),
         ({"reduce": "mean", "over": "sample", "dims": ("sample", "x")}, "but for sample"),
-        ({"half": "left"}, "half of cond, uncond; got"),
+        ({"half": "left"}, "half of cond, uncond, both; got"),
         ({"every": 0}, "every of 1 or more"),
         ({"feild": "x"}, "expected options of field, .*; got feild"),
         ({"field": "a b"}, "expected a name"),
