@@ -15,7 +15,10 @@ _SYSTEMS: Final = Registered(
         "batchie": "archive_schema.systems.batchie:SYSTEM",
         "d3-dna": "archive_schema.systems.d3_dna:SYSTEM",
         "dmd2": "archive_schema.systems.dmd2:SYSTEM",
+        "dna-diffusion": "archive_schema.systems.dna_diffusion:SYSTEM",
         "generic": "archive_schema.systems.generic:SYSTEM",
+        "imagenet64": "archive_schema.systems.imagenet64:SYSTEM",
+        "vizfold": "archive_schema.systems.vizfold:SYSTEM",
     },
 )
 
