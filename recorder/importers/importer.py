@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recorder.importers.source import Source
 
@@ -25,6 +25,7 @@ None, and flags as keywords; None if the tree is empty."""
 class Importer:
     """What every importer has; one is a `FileImporter` or a `TreeImporter`."""
 
+    open: Callable[..., Any]
     signs: tuple[str, ...] = ()
     """Globs over names that tell the system's files from others: of files and folders in a tree
     (``iter_*/plate_*``), of members in an archive, of groups and datasets in an HDF5 file, or of

@@ -10,16 +10,20 @@ from server.exporters.exporter import Exporter, Format
 from server.exporters.registry import formats_of, tree_formats
 from server.exporters.tree import MadeFile, Tree, TreeFile, zip_parts
 from server.exporters.trees import export_tree, tree_file
-from server.exporters.virtual_file import VirtualFile
+from server.exporters.values import Values
+from server.exporters.virtual_file import Content, Literal, VirtualFile
 
 __all__ = [
+    "Content",
     "Cut",
     "Export",
     "Exporter",
     "Format",
+    "Literal",
     "MadeFile",
     "Tree",
     "TreeFile",
+    "Values",
     "VirtualFile",
     "export",
     "export_tree",
