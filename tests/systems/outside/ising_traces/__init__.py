@@ -1,0 +1,1 @@
+"""Traces of the sampler `ising`: spins on a ring, cooled sweep by sweep."""
