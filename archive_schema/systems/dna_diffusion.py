@@ -6,12 +6,15 @@ A step is one turn of the sampler's loop, in its order: step 0 follows the large
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from archive_schema.models import Place
 from archive_schema.systems.declaration import FieldDeclaration, SystemDeclaration
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BASES: Final = "ACGT"
 """Rows of the one-hot matrix, in order."""
@@ -110,14 +113,19 @@ def tag_of_cross(name: str) -> str | None:
     return match[1] if match else None
 
 
-def _codes() -> tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], ...]:
-    letters = np.arange(256, dtype=np.uint8)
-    letters[: len(BASES)] = np.frombuffer(BASES.encode(), np.uint8)
-    tokens = np.arange(256, dtype=np.uint8)
-    tokens[letters[: len(BASES)]] = np.arange(len(BASES))
+OTHER_LETTERS: Final = "BDEFHIJKLMNOPQRSUVWXYZabcdefghijklmnopqrstuvwxyz*.-"
+"""What may stand in a sequence that somebody edited: a token that is its own ASCII code, 78 for
+N."""
+
+
+def _codes() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    tokens, letters = np.full(256, PADDING, np.uint8), np.full(256, ord("N"), np.uint8)
+    bases, others = (np.frombuffer(text.encode(), np.uint8) for text in (BASES, OTHER_LETTERS))
+    tokens[bases], tokens[others] = np.arange(len(bases)), others
+    letters[: len(bases)], letters[others] = bases, others
     return tokens, letters
 
 
 TOKENS, LETTERS = _codes()
-"""Token by letter, and letter by token, uint8, shape (256,). What is no base, in a file that
-somebody edited, is a token that is its own ASCII code: 78 is N."""
+"""Token by letter, `PADDING` where it is none, and letter by token, N where it is none; uint8,
+shape (256,)."""

@@ -14,6 +14,9 @@ _IMPORTERS: Final = Registered(
     {
         "batchie": "recorder.importers.batchie:IMPORTER",
         "d3-dna": "recorder.importers.d3_dna:IMPORTER",
+        "dna-diffusion": "recorder.importers.dna_diffusion:IMPORTER",
+        "dmd2": "recorder.importers.dmd2:IMPORTER",
+        "imagenet64": "recorder.importers.imagenet64:IMPORTER",
     },
 )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from archive_schema.models import Place
+    from recorder.recorded import Recorded
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many values' bytes have been taken over, and how many there are."""
@@ -30,6 +31,7 @@ class Sink(Protocol):
         dims: tuple[str, ...] | None = ...,
         tokens: bool | None = ...,
         ragged: bool | None = ...,
+        tile: int | None = ...,
     ) -> None:
         """Say what a field is before its values come."""
 
@@ -47,6 +49,9 @@ class Sink(Protocol):
     def sample_coordinates(self, samples: slice | None = ..., **values: ArrayLike) -> None:
         """Take one value a sample."""
 
+    def recorded(self) -> Recorded:
+        """Return which tiles are there already, and need not be read again."""
+
 
 @dataclass(slots=True)
 class Findings:
@@ -55,6 +60,8 @@ class Findings:
     generation: str
     missing: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    files: int = 1
+    """How many files were understood."""
 
 
 class Source(Protocol):

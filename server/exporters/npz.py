@@ -153,7 +153,7 @@ class _Entry:
 
 def _entry(name: str, member: Member, offset: int) -> _Entry:
     if isinstance(member, Values):
-        head = _header(member.dtype, member.shape)
+        head = npy_header(member.dtype, member.shape)
         crc = crc32_combine(crc32(head), values_crc32(member), member.nbytes)
         nbytes = len(head) + member.nbytes
         return _Entry(name.encode(), nbytes, crc, offset, (Literal(head), member))
@@ -161,7 +161,8 @@ def _entry(name: str, member: Member, offset: int) -> _Entry:
     return _Entry(name.encode(), len(document), crc32(document), offset, (Literal(document),))
 
 
-def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return what is before the values, in C order, of an array as ``numpy.save`` writes it."""
     buffer = io.BytesIO()
     about = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(buffer, about)

@@ -16,7 +16,11 @@ _EXPORTERS: Final = Registered(
     {
         "batchie": "server.exporters.batchie:EXPORTER",
         "d3-dna": "server.exporters.d3_dna:EXPORTER",
+        "dna-diffusion": "server.exporters.dna_diffusion:EXPORTER",
+        "dmd2": "server.exporters.dmd2:EXPORTER",
         "generic": "server.exporters.generic:EXPORTER",
+        "imagenet64": "server.exporters.imagenet64:EXPORTER",
+        "vizfold": "server.exporters.vizfold:EXPORTER",
     },
 )
 
