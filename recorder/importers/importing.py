@@ -96,6 +96,7 @@ def import_file(
             missing=tuple(findings.missing),
             odd=tuple(findings.odd),
             known=sealed is not None,
+            files=findings.files,
         )
 
 

@@ -66,6 +66,9 @@ class NpzArray:
     fortran: bool
     is_none: bool
     """Whether it is the object array that holds None."""
+    deflated: bool
+    crc32: int
+    """Of the member, its header included, as the archive's directory says."""
 
 
 class NpzFile:
@@ -169,6 +172,7 @@ class NpzFile:
 
     def _header(self, info: zipfile.ZipInfo) -> NpzArray:
         name = info.filename.removesuffix(_ENDING)
+        deflated = info.compress_type == zipfile.ZIP_DEFLATED
         with explained(self._file, name), self._zip.open(info) as stream:
             shape, fortran, dtype = _read_header(stream)
             rest = info.file_size - stream.tell()
@@ -177,7 +181,7 @@ class NpzFile:
                 if shape != () or stream.read(max(map(len, _NONE)) + 1) not in _NONE:
                     message = f"{name} holds Python objects, which are never unpickled"
                     raise self._file.refuse(message)
-                return NpzArray(name, dtype, shape, fortran=False, is_none=True)
+                return NpzArray(name, dtype, shape, False, True, deflated, info.CRC)  # noqa: FBT003
         if dtype.kind not in _PLAIN or not all(length >= 0 for length in shape):
             message = f"{name} is no array of numbers or text: {dtype}, shape {shape}"
             raise self._file.refuse(message)
@@ -185,7 +189,7 @@ class NpzFile:
         if nbytes != rest:
             message = f"{name} declares {dtype} of shape {shape}, {nbytes} bytes, and holds {rest}"
             raise self._file.refuse(message)
-        return NpzArray(name, dtype, shape, fortran, is_none=False)
+        return NpzArray(name, dtype, shape, fortran, False, deflated, info.CRC)  # noqa: FBT003
 
 
 class NpzRows:
@@ -224,6 +228,28 @@ class NpzRows:
             return np.zeros((count, *self._inner), self._dtype)
         values = np.frombuffer(data, self._dtype).reshape(count, *self._inner)
         return values.astype(self._dtype.newbyteorder("<"), copy=False)
+
+    def skip(self, count: int) -> None:
+        """Pass over the next *count* rows. Those of a deflated member are inflated all the same."""
+        left = count * self._dtype.itemsize * math.prod(self._inner)
+        with explained(self._file, self._name):
+            while left and (part := self._stream.read(min(left, _VERIFIED_AT_ONCE))):
+                left -= len(part)
+        if left:
+            raise self._file.refuse(f"{self._name} ends {left} bytes early")
+
+    def finish(self) -> None:
+        """Check that the member ends here, and that all that was read has its checksum.
+
+        Raises
+        ------
+        InvalidInputError
+            ``file-invalid``.
+        """
+        with explained(self._file, self._name):
+            rest = self._stream.read(1)
+        if rest:
+            raise self._file.refuse(f"{self._name} is longer than what was read of it")
 
 
 @contextmanager
