@@ -81,6 +81,7 @@ class ErrorKind(StrEnum):
     RUN_NOT_SEALED = "run-not-sealed"
     RUN_COMPACTED = "run-compacted"
     PRECONDITION_FAILED = "precondition-failed"
+    NOTHING_MATCHES = "nothing-matches"
     UNKNOWN = "unknown"
     """A code from a newer server; the message is still worth showing."""
 
@@ -193,6 +194,7 @@ _CLASS_OF: Final[dict[ErrorKind, type[ArchiveError]]] = {
     ErrorKind.RUN_NOT_SEALED: ConflictError,
     ErrorKind.RUN_COMPACTED: ConflictError,
     ErrorKind.PRECONDITION_FAILED: ConflictError,
+    ErrorKind.NOTHING_MATCHES: NotFoundError,
     ErrorKind.UNKNOWN: ArchiveError,
 }
 

@@ -97,6 +97,21 @@ def length_of(taken: Taken) -> int | None:
     return None if isinstance(taken, int) else len(taken)
 
 
+def as_range(numbers: Sequence[int]) -> range | None:
+    """Return *numbers* as a range, if they are evenly spaced.
+
+    Examples
+    --------
+    >>> as_range((0, 10, 20)), as_range((3, 0, 1)), as_range((5,))
+    (range(0, 21, 10), None, range(5, 6))
+    """
+    if not numbers:
+        return range(0)
+    stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    regular = range(numbers[0], numbers[-1] + (1 if stride > 0 else -1), stride or 1)
+    return regular if tuple(regular) == tuple(numbers) else None
+
+
 def selector_text(selector: Selector) -> str:
     """Write *selector* so that `parse_selector` reads it back.
 

@@ -22,6 +22,8 @@ SHAPE_HEADER: Final = "X-Trace-Shape"
 DIMS_HEADER: Final = "X-Trace-Dims"
 STEPS_HEADER: Final = "X-Trace-Steps"
 """The step numbers along the step axis of an answer, as `ranges_text` writes them."""
+LAYERS_HEADER: Final = "X-Trace-Layers"
+"""The layers along the layer axis of an answer: percent-encoded, with commas between them."""
 KIND_HEADER: Final = "X-Trace-Kind"
 """The kind of a problem, also where the answer has no body: `Problem.kind`."""
 CONTENT_DIGEST_HEADER: Final = "Content-Digest"
@@ -286,17 +288,21 @@ class SliceDocument(WireDocument):
     dtype: str
     steps: tuple[int, ...] = ()
     """Step numbers that were chosen, also by an integer, which drops the axis."""
+    layers: tuple[str, ...] = ()
+    """Names along the first axis, `layer`, of an answer about several layers."""
     data: Any
 
 
 class TopDocument(WireDocument):
-    """The largest values of a matrix, largest first."""
+    """The largest values of a matrix, or of several, largest first."""
 
     run: str
     field: str
     layer: str | None = None
-    dims: tuple[str, str]
-    """What *rows* and *columns* number."""
+    dims: tuple[str, ...]
+    """What *places* and then *rows* and *columns* number."""
+    places: dict[str, tuple[Any, ...]] = {}
+    """By axis before rows and columns, where there are several matrices."""
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     values: tuple[Any, ...]
@@ -311,10 +317,12 @@ class SliceQuery(WireDocument):
     """What the answer calls it; by default the layer and the field."""
     field: str
     layer: str | None = None
+    """A glob, ``blocks.*.mlp``, asks for the slice of each layer that matches."""
     place: Place = Place.TRACE
     """Where the field lies; a layer alone says that it is a layer's."""
     select: dict[str, str] = {}
-    """Selectors by dimension, its name or its plural: ``{"samples": "0:8", "step": "3"}``."""
+    """Selectors by dimension, its name or its plural, and what coordinates must be:
+    ``{"samples": "0:8", "recycle": "3"}``."""
 
 
 class QueryDocument(WireDocument):

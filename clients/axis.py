@@ -18,6 +18,7 @@ from archive_schema.selection import (
     ALL,
     Selector,
     Taken,
+    as_range,
     length_of,
     selector_text,
     take,
@@ -63,7 +64,7 @@ class AxisSelection:
     @property
     def listed(self) -> bool:
         """Whether the entries are so irregular that a request has to list them."""
-        return isinstance(self.taken, tuple) and _as_range(self.taken) is None
+        return isinstance(self.taken, tuple) and as_range(self.taken) is None
 
     @property
     def text(self) -> str:
@@ -132,7 +133,7 @@ def taken_text(taken: Taken) -> str:
     """
     if isinstance(taken, int):
         return str(taken)
-    regular = taken if isinstance(taken, range) else _as_range(taken)
+    regular = taken if isinstance(taken, range) else as_range(taken)
     if regular is None:
         return ",".join(map(str, taken))
     if not regular:
@@ -140,15 +141,6 @@ def taken_text(taken: Taken) -> str:
     # A stop of -1 would count from the end of the axis instead of passing its start.
     stop = regular.stop if regular.stop >= 0 else None
     return selector_text(slice(regular.start, stop, None if regular.step == 1 else regular.step))
-
-
-def _as_range(numbers: tuple[int, ...]) -> range | None:
-    """Return *numbers* as a range, if they are evenly spaced."""
-    if not numbers:
-        return range(0)
-    stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    regular = range(numbers[0], numbers[-1] + (1 if stride > 0 else -1), stride or 1)
-    return regular if tuple(regular) == numbers else None
 
 
 def _among(taken: range | tuple[int, ...], positions: Taken) -> Taken:

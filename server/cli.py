@@ -33,7 +33,7 @@ from server.exporters import Tree, export_tree, formats_of, tree_formats
 from server.exporters import export as export_run
 from server.metrics import SHARED_FOLDER
 from server.output import write_file, write_tree
-from server.query import Archive
+from server.query import Archive, narrowed
 from server.settings import PREFIX, Settings, load_settings
 from server.tables import field_table, head_table, run_table, token_table, writer_table
 from server.tokens import Scope, TokenFile
@@ -181,7 +181,14 @@ def export(
     ] = None,
     steps: Annotated[str | None, typer.Option(help="Selector of steps: ::10.")] = None,
     samples: Annotated[str | None, typer.Option(help="Selector of samples: 0:8.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Coordinate of steps or samples: cell_type=K562; may be given again."),
+    ] = None,
     fields: Annotated[str | None, typer.Option(help="Names of fields, with commas.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Globs of layers, with commas: 'blocks.*'.")
+    ] = None,
     compression: Annotated[
         str | None, typer.Option(help="gzip of HDF5, deflate of NPZ; by default none.")
     ] = None,
@@ -191,20 +198,25 @@ def export(
     with Archive(store.open_existing()) as archive:
         view = archive.run(run)
         trees = tree_formats(view.manifest.system)
+        axes = {"step": steps, "sample": samples}
+        selectors = {a: parse_selector(t, f"{a}s") for a, t in axes.items() if t is not None}
+        if where:
+            among = {"step": view.steps, "sample": range(view.samples)}
+            selectors = narrowed(view, selectors, _conditions(where), among)
         if format in trees or (trees and format is None and not PurePosixPath(out).suffix):
-            if samples is not None or fields is not None:
-                message = "a tree has whole files: expected --steps alone"
+            if "sample" in selectors or fields is not None or layers is not None:
+                message = "a tree has whole files: expected --steps, or --where of steps, alone"
                 raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-            chosen = None if steps is None else parse_selector(steps, "steps")
-            tree = export_tree(view, format, steps=chosen)
+            tree = export_tree(view, format, steps=selectors.get("step"))
             _write_tree(tree, out, store, force=force)
             return
         exported = export_run(
             view,
             format or _format_of(out, view.manifest.system),
-            steps=None if steps is None else parse_selector(steps, "steps"),
-            samples=None if samples is None else parse_selector(samples, "samples"),
+            steps=selectors.get("step"),
+            samples=selectors.get("sample"),
             fields=None if fields is None else [name.strip() for name in fields.split(",")],
+            layers=None if layers is None else [glob.strip() for glob in layers.split(",")],
             compression=compression,
         )
         written = 0
@@ -230,6 +242,18 @@ def export(
     for note in exported.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"wrote {decimal(written)} to {out}")
+
+
+def _conditions(where: list[str]) -> dict[str, str]:
+    """Return what coordinates must be by their names, from ``name=value``."""
+    found: dict[str, str] = {}
+    for text in where:
+        name, equals, value = text.partition("=")
+        if not equals or name in found:
+            message = f"--where {text!r}: expected NAME=VALUE, each name once"
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+        found[name] = value
+    return found
 
 
 def _write_tree(tree: Tree, out: str, store: StorePlace, *, force: bool) -> None:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from server.formats import Values
-    from server.query import Slice
+    from server.query import Planned
 
 
-def check_size(found: Slice | Values, limit: int, what: str) -> None:
+def check_size(found: Planned | Values, limit: int, what: str) -> None:
     """Check that the values of an answer have at most *limit* bytes.
 
     Parameters
@@ -30,10 +30,16 @@ def check_size(found: Slice | Values, limit: int, what: str) -> None:
     if found.nbytes <= limit:
         return
     firsts = {"step": found.steps} if found.steps else {}
-    part = part_that_fits(found.dims, found.shape, found.dtype.itemsize, limit, firsts)
+    dims, shape, each = found.dims, found.shape, limit
+    named, parts = "the slice has", "parts of it"
+    if found.layers:
+        # Layers are chosen by the path.
+        dims, shape, each = dims[1:], shape[1:], max(limit // shape[0], 1)
+        named, parts = f"the slices of {len(found.layers)} layers have", "fewer layers, or parts"
+    part = part_that_fits(dims, shape, found.dtype.itemsize, each, firsts)
     message = (
-        f"the slice has {found.nbytes:,} bytes (shape {found.shape}, {found.dtype.name}) and"
-        f" {what} takes at most {limit:,}; ask for parts of it, such as {part}"
+        f"{named} {found.nbytes:,} bytes (shape {shape}, {found.dtype.name}) and"
+        f" {what} takes at most {limit:,}; ask for {parts}, such as {part}"
     )
     raise TooLargeError(ErrorKind.ANSWER_TOO_LARGE, message)
 

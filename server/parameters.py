@@ -27,7 +27,7 @@ _LONGEST_KEPT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """Ask for the largest values of a matrix as (row, column, value) triplets."""
+    """Ask for the largest values of matrices as (…, row, column, value)."""
 
     count: int
     threshold: float | None
@@ -38,6 +38,8 @@ class SliceRequest:
     """What the parameters of a slice say."""
 
     selectors: Mapping[str, Selector]
+    named: Mapping[str, str]
+    """What is neither a dimension nor an option: coordinates of steps and samples, or unknown."""
     format: str | None = None
     missing: Literal["error", "mask"] = "error"
     reduce: Reduction | None = None
@@ -107,7 +109,8 @@ def slice_request(
     Raises
     ------
     InvalidInputError
-        ``unknown-parameter``, ``invalid-parameter`` or ``invalid-selection``.
+        ``invalid-parameter`` or ``invalid-selection``, and ``unknown-parameter`` for a dimension
+        that is *fixed*.
     """
     read = _kept_request if len(query_string) <= _LONGEST_KEPT else _slice_request
     return read(query_string, dims, fixed)
@@ -116,14 +119,17 @@ def slice_request(
 def _slice_request(
     query_string: bytes, dims: tuple[str, ...], fixed: tuple[str, ...]
 ) -> SliceRequest:
-    free = [dim for dim in dims if dim not in fixed]
-    selectors, options = select(query_parameters(query_string), free, OPTIONS)
+    selectors, options, named = select(query_parameters(query_string), free(dims, fixed), OPTIONS)
+    for name in named:
+        if axis_of_parameter(name, fixed) is not None:
+            refuse_unknown([name], parameter_names(dims, fixed))
     missing = options.get("missing", "error")
     if missing not in ("error", "mask"):
         raise _expected("missing", "error or mask", missing)
     reduce, over = _reduction(options, dims)
     return SliceRequest(
         selectors,
+        named,
         options.get("format"),
         "mask" if missing == "mask" else "error",
         reduce,
@@ -135,32 +141,45 @@ def _slice_request(
 _kept_request = lru_cache(maxsize=1024)(_slice_request)
 
 
+def free(dims: Sequence[str], fixed: Sequence[str]) -> list[str]:
+    """Return the dimensions that parameters may select."""
+    return [dim for dim in dims if dim not in fixed]
+
+
+def parameter_names(dims: Sequence[str], fixed: Sequence[str] = ()) -> list[str]:
+    """Return the names of what a slice takes, beside coordinates."""
+    return [*(plural(dim) for dim in free(dims, fixed)), *OPTIONS]
+
+
 def select(
     parameters: Mapping[str, str], dims: Sequence[str], options: Sequence[str]
-) -> tuple[dict[str, Selector], dict[str, str]]:
-    """Split *parameters* into selectors by dimension and the *options* beside them.
+) -> tuple[dict[str, Selector], dict[str, str], dict[str, str]]:
+    """Split *parameters* into selectors by dimension, *options*, and what is neither.
+
+    Only who knows the run can tell whether the latter are coordinates.
 
     Raises
     ------
     InvalidInputError
-        ``unknown-parameter``, ``invalid-selection``, or ``invalid-parameter`` for a dimension
-        that is selected by its name and its plural at once.
+        ``invalid-selection``, or ``invalid-parameter`` for a dimension that is selected by its
+        name and its plural at once.
     """
     selectors: dict[str, Selector] = {}
-    others: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name, text in parameters.items():
         if name in options:
-            others[name] = text
+            chosen[name] = text
             continue
         dim = axis_of_parameter(name, dims)
         if dim is None:
-            refuse_unknown([name], [*(plural(dim) for dim in dims), *options])
+            named[name] = text
         elif dim in selectors:
             message = f"{dim!r} is selected twice, as {dim!r} and as {plural(dim)!r}"
             raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
         else:
             selectors[dim] = parse_selector(text, name)
-    return selectors, others
+    return selectors, chosen, named
 
 
 def _reduction(

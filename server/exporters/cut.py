@@ -12,6 +12,7 @@ from archive_schema.layout import step_position
 from archive_schema.ledger import ABSENT
 from archive_schema.selection import ALL, selector_text, take, take_steps
 from archive_schema.wire import ranges_text, step_ranges
+from server.query import matching_layers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -71,6 +72,7 @@ def cut_run(
     steps: Selector | None = None,
     samples: Selector | None = None,
     fields: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
 ) -> Cut:
     """Decide what of *run* a file holds.
 
@@ -80,16 +82,21 @@ def cut_run(
         By step number and position; an integer takes one.
     fields : collection of str, optional
         Names of fields, in whatever place or layer they are.
+    layers : collection of str, optional
+        Globs: of the layers only those that match one of them.
 
     Raises
     ------
     NotFoundError
-        ``field-not-found``; ``step-not-recorded``; ``not-recorded`` if no step, or not
-        each of the steps named one by one, is recorded for all samples.
+        ``field-not-found``; ``layer-not-found``; ``step-not-recorded``; ``not-recorded`` if no
+        step, or not each of the steps named one by one, is recorded for all samples.
     InvalidInputError
         ``selection-out-of-bounds``.
     """
     chosen = _chosen(run, fields)
+    if layers is not None:
+        wanted = {None, *(name for glob in layers for name in matching_layers(run, glob))}
+        chosen = [field for field in chosen if field.spec.layer in wanted]
     taken = take(ALL if samples is None else samples, "sample", run.samples)
     positions = range(taken, taken + 1) if isinstance(taken, int) else taken
     asked = take_steps(ALL if steps is None else steps, run.steps)

@@ -78,6 +78,7 @@ def export(
     steps: Selector | None = None,
     samples: Selector | None = None,
     fields: Collection[str] | None = None,
+    layers: Collection[str] | None = None,
     compression: str | None = None,
 ) -> Export:
     """Return *run* as a file, of which nothing is read yet.
@@ -92,6 +93,8 @@ def export(
         By step number and by position; by default all.
     fields : collection of str, optional
         Names of fields; by default all that the format has a place for.
+    layers : collection of str, optional
+        Globs of layers; by default all.
     compression : str, optional
         ``gzip`` of HDF5 and ``deflate`` of NPZ; by default none.
 
@@ -101,7 +104,7 @@ def export(
         ``format-not-acceptable`` for another format, or for a run that it cannot hold;
         ``selection-out-of-bounds``; ``invalid-parameter`` for another compression.
     NotFoundError
-        ``field-not-found``, ``step-not-recorded``, ``not-recorded``.
+        ``field-not-found``, ``layer-not-found``, ``step-not-recorded``, ``not-recorded``.
     """
     known = formats(run.manifest.system)
     if format not in known:
@@ -112,11 +115,11 @@ def export(
         raise InvalidInputError(ErrorKind.FORMAT_NOT_ACCEPTABLE, message)
     # As text, because before Python 3.12 a slice is no key.
     axes = [None if axis is None else selector_text(axis) for axis in (steps, samples)]
-    names = None if fields is None else tuple(sorted(set(fields)))
-    key = (run, format, *axes, names)
+    names, globs = (None if one is None else tuple(sorted(set(one))) for one in (fields, layers))
+    key = (run, format, *axes, names, globs)
     found = _EXPORTS.get(key)
     if found is None:
-        found = _export(run, format, axes[0], axes[1], names)
+        found = _export(run, format, steps=axes[0], samples=axes[1], fields=names, layers=globs)
         _EXPORTS.put(key, found)
     return found.compressed(compression)
 
@@ -124,9 +127,11 @@ def export(
 def _export(
     run: RunView,
     name: str,
+    *,
     steps: str | None,
     samples: str | None,
     fields: tuple[str, ...] | None,
+    layers: tuple[str, ...] | None,
 ) -> Export:
     chosen = formats(run.manifest.system)[name]
     cut = cut_run(
@@ -134,6 +139,7 @@ def _export(
         None if steps is None else parse_selector(steps, "step"),
         None if samples is None else parse_selector(samples, "sample"),
         fields,
+        layers,
     )
     file, notes = chosen.build(cut)
     file.ahead = run.archive.reader.ahead

@@ -44,8 +44,9 @@ def npz(members: Sequence[tuple[str, Values]]) -> Body:
     """Return an ``.npz`` file with a member for each name, and beside it what places it.
 
     ``<name>`` holds the values; ``<name>.step`` and ``<name>.sample`` the step numbers and
-    samples along those axes, and ``<name>.recorded`` the mask where one was asked for. For a
-    single member the latter are called plainly ``step``, ``sample``, ``recorded``.
+    samples along those axes, ``<name>.layer`` the names of several layers, and
+    ``<name>.recorded`` the mask where one was asked for. For a single member the latter are
+    called plainly ``step``, ``sample``, ``layer``, ``recorded``.
     """
     files: dict[str, Values | NDArray[Any]] = dict(members)
     for name, values in members:
@@ -122,9 +123,7 @@ def _plain(values: Values) -> Iterator[Part]:
 
 def _beside(values: Values) -> dict[str, NDArray[Any]]:
     coordinates = values.coordinates()
-    beside: dict[str, NDArray[Any]] = {
-        dim: coordinates[dim].astype("<i8") for dim in ("step", "sample") if dim in values.dims
-    }
+    beside = {dim: coordinates[dim] for dim in values.marked}
     if values.recorded is not None:
         beside["recorded"] = values.recorded
     return beside

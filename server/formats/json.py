@@ -70,6 +70,7 @@ def _parts(values: Values) -> Iterator[bytes]:
         "shape": values.shape,
         "dtype": values.dtype_name,
         "steps": values.steps,
+        **({"layers": values.layers} if values.layers else {}),
         "data": None,
     }
     yield orjson.dumps(head)[: -len(b"null}")]

@@ -37,12 +37,13 @@ def csv(values: Values) -> Body:
 def arrow(values: Values) -> Body:
     """Return the table as an Arrow stream.
 
-    Its length is known beforehand, except for text, which Arrow stores at variable length.
+    Its length is known beforehand, except with text, such as the names of several layers: Arrow
+    stores it at variable length.
     """
     schema = _schema(values)
     return Body(
         MEDIA_TYPES[SliceFormat.ARROW],
-        None if values.dtype.kind in "US" else _arrow_nbytes(values, schema),
+        None if values.layers or values.dtype.kind in "US" else _arrow_nbytes(values, schema),
         partial(_arrow_parts, values, schema),
     )
 
@@ -73,7 +74,10 @@ def _schema(values: Values) -> Any:
         "shape": ",".join(map(str, values.shape)),
         "dtype": values.dtype_name,
     }
-    columns = [(dim, pa.int64()) for dim in values.dims if dim != VALUE]
+    named = values.dims[:1] if values.layers else ()
+    columns = [
+        (dim, pa.string() if dim in named else pa.int64()) for dim in values.dims if dim != VALUE
+    ]
     return pa.schema([*columns, (VALUE, column)], metadata=metadata)
 
 
@@ -99,7 +103,7 @@ def _rows(values: Values) -> Iterator[tuple[int, NDArray[Any]]]:
 def _batch(
     values: Values,
     schema: Any,
-    coordinates: dict[str, NDArray[np.int64]],
+    coordinates: dict[str, NDArray[Any]],
     rows: NDArray[Any],
     start: int,
 ) -> Any:
@@ -116,7 +120,7 @@ def _batch(
     return pa.record_batch(columns, schema=schema)
 
 
-def _column(positions: NDArray[np.int64], stride: int, start: int, stop: int) -> NDArray[np.int64]:
+def _column(positions: NDArray[Any], stride: int, start: int, stop: int) -> NDArray[Any]:
     """Return a coordinate of the values ``[start, stop)``; it is another every *stride* values."""
     changes = np.arange(start // stride, -(-stop // stride))
     taken = positions[changes % len(positions)]

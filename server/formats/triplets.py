@@ -1,8 +1,8 @@
-"""The largest values of a matrix, as (row, column, value) triplets."""
+"""The largest values of matrices, as (…, row, column, value) rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import pyarrow as pa
@@ -14,41 +14,49 @@ from server.formats.tidy import table_arrow, table_csv
 from server.formats.values import Body
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from server.query import Slice
+    from server.query import Largest, Planned
 
 TOP_FORMATS: Final = (SliceFormat.JSON, SliceFormat.NPZ, SliceFormat.CSV, SliceFormat.ARROW)
 
-Triplets: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]"
 
+def encode_top(found: Planned, largest: Largest, chosen: SliceFormat) -> Body:
+    """Return the *largest* values of the slice *found* in the format *chosen*.
 
-def encode_top(found: Slice, triplets: Triplets, chosen: SliceFormat) -> Body:
-    """Return *triplets* of the slice *found* in the format *chosen*."""
-    rows, columns, values = triplets
+    Where there are several matrices, the places along the axes before row and column come
+    first, under the names of these axes.
+    """
+    *before, rows, columns = largest.places
+    # An axis may have the name of a column that is there in any case.
+    plain = {"row", "column", "value", "rows", "columns", "values"}
+    leading = {
+        f"{dim}_" if dim in plain else dim: places
+        for dim, places in zip(largest.dims, before, strict=False)
+    }
+    values = largest.values
     if chosen is SliceFormat.NPZ:
-        return npz_file({"rows": rows, "columns": columns, "values": values})
+        return npz_file({**leading, "rows": rows, "columns": columns, "values": values})
     if chosen is SliceFormat.JSON:
-        data = _document(found, triplets)
+        data = _document(found, largest)
     else:
         wide = values.astype("f4") if values.dtype == "f2" and chosen is SliceFormat.CSV else values
-        table = pa.table({"row": rows, "column": columns, "value": wide})
+        table = pa.table({**leading, "row": rows, "column": columns, "value": wide})
         data = table_csv(table) if chosen is SliceFormat.CSV else table_arrow(table)
     return Body(MEDIA_TYPES[chosen], len(data), lambda: iter([data]))
 
 
-def _document(found: Slice, triplets: Triplets) -> bytes:
-    rows, columns, values = (orjson.Fragment(json_values(array)) for array in triplets)
+def _document(found: Planned, largest: Largest) -> bytes:
+    *before, rows, columns = (orjson.Fragment(json_values(one)) for one in largest.places)
     spec = found.field.spec
+    places = dict(zip(largest.dims, before, strict=False))
     return orjson.dumps(
         {
             "run": found.field.run.manifest.id,
             "field": spec.name,
-            "layer": spec.layer,
-            "dims": found.dims,
+            "layer": None if found.layers else spec.layer,
+            "dims": largest.dims,
+            **({"places": places} if places else {}),
             "rows": rows,
             "columns": columns,
-            "values": values,
+            "values": orjson.Fragment(json_values(largest.values)),
         }
     )

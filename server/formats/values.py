@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from server.query import Slice
+    from server.query import Planned
 
 Part: TypeAlias = "bytes | memoryview"
 Pieces: TypeAlias = Callable[[int], "Iterator[NDArray[Any]]"]
@@ -34,14 +34,22 @@ class Values:
     dtype: np.dtype[Any]
     dtype_name: str
     """``float16``, ``U8``."""
-    coordinates: Callable[[], dict[str, NDArray[np.int64]]]
-    """Step numbers, or positions in the field, along each of *dims*."""
+    coordinates: Callable[[], dict[str, NDArray[Any]]]
+    """Names of layers, step numbers, or positions in the field, along each of *dims*."""
     pieces: Pieces
     """Given the most bytes that one piece should have."""
     steps: tuple[int, ...] = ()
     """Step numbers that were chosen, also where they are no axis of the result."""
     recorded: NDArray[np.bool_] | None = None
-    """Which are recorded, along the step and sample axes among *dims*; None for all."""
+    """Which are recorded, along those of *dims* that `marked` names; None for all."""
+    layers: tuple[str, ...] = ()
+    """Names along the first axis, `layer`, of several layers as one array."""
+
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """Those of *dims* whose entries have names or numbers of their own."""
+        known = ("layer", "step", "sample") if self.layers else ("step", "sample")
+        return tuple(dim for dim in self.dims if dim in known)
 
     @property
     def size(self) -> int:
@@ -60,13 +68,13 @@ class Values:
         flat = np.arange(start, stop)
         places = np.unravel_index(flat, self.shape) if self.shape else ()
         index = tuple(
-            place for dim, place in zip(self.dims, places, strict=True) if dim in ("step", "sample")
+            place for dim, place in zip(self.dims, places, strict=True) if dim in self.marked
         )
         mask: NDArray[np.bool_] = np.broadcast_to(self.recorded[index], (stop - start,))
         return None if mask.all() else mask
 
 
-def values_of(found: Slice, *, masked: bool = False) -> Values:
+def values_of(found: Planned, *, masked: bool = False) -> Values:
     """Return the values of a planned slice; *masked* tells which of them are recorded."""
     spec = found.field.spec
 
@@ -77,7 +85,7 @@ def values_of(found: Slice, *, masked: bool = False) -> Values:
     return Values(
         run=found.field.run.manifest.id,
         field=spec.name,
-        layer=spec.layer,
+        layer=None if found.layers else spec.layer,
         dims=found.dims,
         shape=found.shape,
         dtype=found.dtype,
@@ -86,6 +94,7 @@ def values_of(found: Slice, *, masked: bool = False) -> Values:
         pieces=pieces,
         steps=found.steps,
         recorded=found.recorded() if masked else None,
+        layers=found.layers,
     )
 
 

@@ -7,7 +7,7 @@ values do what they do in NumPy: a NaN makes every result that it enters NaN.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from server.query.slice import Slice
+    from server.query.layers import Planned
 
 Reduction: TypeAlias = Literal["mean", "std", "min", "max", "sum", "l2", "entropy"]
 REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
@@ -25,7 +25,7 @@ _MATRIX: Final = 2
 
 
 def reduce(
-    values: Slice, op: Reduction, over: tuple[str, ...] = ()
+    values: Planned, op: Reduction, over: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], NDArray[Any]]:
     """Reduce *values* over the dims *over*; over all its dims if none is named.
 
@@ -65,43 +65,44 @@ def reduce(
     return dims, result.reshape([n for axis, n in enumerate(shape) if axis not in axes])
 
 
-def top(
-    values: Slice, k: int, threshold: float | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
-    """Return the *k* largest values of a matrix, largest first, as triplets.
+class Largest(NamedTuple):
+    """The largest values of a slice, largest first."""
 
-    Of equal values those in earlier rows, then columns, come first. NaN is left out, and
-    so is everything below *threshold*.
+    dims: tuple[str, ...]
+    """Of the slice; the last two are rows and columns."""
+    places: tuple[NDArray[Any], ...]
+    """Along each of *dims*: layers by name, step numbers, positions in the field."""
+    values: NDArray[Any]
+    """Of the field's dtype."""
 
-    Returns
-    -------
-    rows, columns : NDArray of int64
-        Step numbers or positions along the two dims that the slice keeps.
-    values : NDArray
-        Of the field's dtype.
+
+def top(values: Planned, k: int, threshold: float | None = None) -> Largest:
+    """Return the *k* largest values of a matrix, or of several, largest first.
+
+    Of equal values those that come earlier in C order come first. NaN is left out, and so is
+    everything below *threshold*.
 
     Raises
     ------
     InvalidInputError
-        ``invalid-parameter`` unless the slice keeps two dims and *k* is 1 or more.
+        ``invalid-parameter`` unless the slice keeps two dims at least and *k* is 1 or more.
     NotFoundError
         ``not-recorded`` if part of the slice is not recorded.
     """
-    if len(values.dims) != _MATRIX or k < 1 or values.dtype.kind not in "biuf":
+    if len(values.dims) < _MATRIX or k < 1 or values.dtype.kind not in "biuf":
         message = (
-            "expected numbers along two dimensions and a count of 1 or more;"
+            "expected numbers along two dimensions or more and a count of 1 or more;"
             f" got {values.dtype} along {values.dims}, and {k}"
         )
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
     _check_recorded(values)
-    width = values.shape[1]
     at, best = np.empty(0, np.int64), np.empty(0, values.dtype)
     for place, piece in values.boxes():
         flat = piece.reshape(-1)
         keep = np.ones(len(flat), bool) if threshold is None else flat >= threshold
         chosen = np.flatnonzero(keep & (flat == flat))  # noqa: PLR0124  NaN differs from itself
-        # A piece is whole rows or a part of one, so its values lie back to back.
-        first = place[0].start * width + place[1].start
+        # A piece is consecutive values in C order, so where it begins says where each lies.
+        first = int(np.ravel_multi_index([one.start for one in place], values.shape))
         at = np.concatenate([at, chosen + first])
         best = np.concatenate([best, flat[chosen]])
         if len(best) > k:
@@ -112,11 +113,13 @@ def top(
             order.sort()
             at, best = at[order], best[order]
     order = _descending(best)
-    rows, columns = (values.coordinates()[dim] for dim in values.dims)
-    return rows[at[order] // width], columns[at[order] % width], best[order]
+    coordinates = values.coordinates()
+    indices = np.unravel_index(at[order], values.shape) if len(at) else (at,) * len(values.dims)
+    places = tuple(coordinates[dim][i] for dim, i in zip(values.dims, indices, strict=True))
+    return Largest(values.dims, places, best[order])
 
 
-def _axes(values: Slice, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
+def _axes(values: Planned, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
     if op not in REDUCTIONS:
         message = f"expected a reduction of {', '.join(REDUCTIONS)}; got {op!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
@@ -137,7 +140,7 @@ def _axes(values: Slice, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
     return axes
 
 
-def _check_recorded(values: Slice) -> None:
+def _check_recorded(values: Planned) -> None:
     recorded = values.recorded()
     if not recorded.all():
         message = (
@@ -152,7 +155,9 @@ def _within(place: tuple[slice, ...], axes: tuple[int, ...]) -> tuple[slice, ...
     return tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(place))
 
 
-def _extreme(values: Slice, op: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+def _extreme(
+    values: Planned, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
+) -> NDArray[Any]:
     least = op == "min"
     result = np.empty(shape, values.dtype)
     seen = np.zeros(shape, bool)
@@ -165,7 +170,7 @@ def _extreme(values: Slice, op: str, axes: tuple[int, ...], shape: tuple[int, ..
     return result
 
 
-def _deviation(values: Slice, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+def _deviation(values: Planned, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
     """Merge each piece's mean and squared deviations into those of the pieces before it."""
     count, mean, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for place, piece in values.boxes():
@@ -182,7 +187,9 @@ def _deviation(values: Slice, axes: tuple[int, ...], shape: tuple[int, ...]) -> 
     return np.asarray(np.sqrt(squares / count))
 
 
-def _summed(values: Slice, op: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+def _summed(
+    values: Planned, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
+) -> NDArray[Any]:
     total, weighted = np.zeros(shape), np.zeros(shape)
     for place, piece in values.boxes():
         at = _within(place, axes)

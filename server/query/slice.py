@@ -47,6 +47,9 @@ class Slice:
         Which are recorded; None where everything is.
     """
 
+    layers: Final[tuple[str, ...]] = ()
+    """Several layers as one array are `LayerSlices`."""
+
     def __init__(
         self,
         field: FieldView,
@@ -71,6 +74,11 @@ class Slice:
         self.dims = tuple([field.dims[axis] for axis in kept])
         self.shape = tuple([len(one) for one in taken if not isinstance(one, int)])
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def kept(self) -> tuple[Taken, ...]:
+        """What is taken along each of *dims*."""
+        return tuple(one for one in self._taken if not isinstance(one, int))
 
     @cached_property
     def read_nbytes(self) -> int:

@@ -23,7 +23,8 @@ _PATH_PARAMETERS: Final = {
     "run": "Id of the run.",
     "step": "Step number; negative from the last recorded step.",
     "field": "Name of the field.",
-    "layer": "Name of the layer, with its dots: `blocks.11.mlp`.",
+    "layer": "Name of the layer, with its dots, `blocks.11.mlp`, or a glob, `blocks.*.mlp`: then"
+    " the answer has an axis `layer`, or as npz an array for each layer where they differ.",
     "key": "Key inside the Zarr hierarchy, `trace/score/zarr.json`, or, of an object, the run.",
 }
 
@@ -36,6 +37,17 @@ class Parameter:
     description: str
     choices: tuple[str, ...] = ()
     example: str | None = None
+    open: bool = False
+    """Whether it stands for parameters of any name."""
+
+
+COORDINATES: Final = Parameter(
+    "coordinates",
+    "Coordinates of steps and samples by their names: `recycle=2`, `cell_type=K562,HepG2`,"
+    " `timestep=0.5` (the nearest), `timestep=0.2:0.4`. Several narrow together. `step.<name>` or"
+    " `sample.<name>` where a dimension, an option or the other axis has the same name.",
+    open=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Call:
             "tags": [self.tag],
             "parameters": [
                 *(_described(name, "path", _PATH_PARAMETERS[name]) for name in in_path),
-                *(_query(parameter) for parameter in self.parameters),
+                *(query_parameter(parameter) for parameter in self.parameters),
             ],
             "responses": {
                 **{
@@ -126,8 +138,13 @@ class _NamedRoute(Route):
         return match, child_scope
 
 
-def _query(parameter: Parameter) -> dict[str, Any]:
+def query_parameter(parameter: Parameter) -> dict[str, Any]:
+    """Return a parameter as OpenAPI describes it."""
     described = _described(parameter.name, "query", parameter.description)
+    if parameter.open:
+        # So OpenAPI says that each member is a parameter of its own.
+        texts = {"type": "object", "additionalProperties": {"type": "string"}}
+        return {**described, "style": "form", "explode": True, "schema": texts}
     if parameter.choices:
         described["schema"]["enum"] = list(parameter.choices)
     if parameter.example is not None:

@@ -17,7 +17,8 @@ from server.conditional import cache_control, etag, matches
 from server.exporters import export, export_tree, formats_of, tree_formats, zip_parts
 from server.formats import Body
 from server.parameters import query_parameters, select
-from server.routes.call import Call, Parameter
+from server.query import narrowed
+from server.routes.call import COORDINATES, Call, Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,14 +37,17 @@ NOTES_HEADER: Final = "X-Trace-Notes"
 _LONGEST_NOTES: Final = 1000
 _GROWN: Final = re.compile(r'"[0-9a-f]+-[a-z0-9-]+@([0-9:]{1,60}),([0-9:]{1,40})\.[0-9]+"')
 """Tag of a file of a run that was recorded at the time: it holds selectors of what is in it."""
+_OPTIONS: Final = ("compression", "fields", "layers")
 _COMPRESSIONS: Final = ("gzip", "deflate")
 _PARAMETERS: Final = (
     Parameter("steps", "Selector of steps, by step number.", example="::10"),
     Parameter("samples", "Selector of samples.", example="0:8"),
     Parameter("fields", "Names of fields, with commas between them.", example="score_matrix"),
+    Parameter("layers", "Globs of layers, with commas between them.", example="blocks.*"),
     Parameter(
         "compression", "Smaller, without ranges: gzip of HDF5, deflate of NPZ.", _COMPRESSIONS
     ),
+    COORDINATES,
 )
 
 
@@ -57,10 +61,14 @@ class ExportAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
-        options = ["compression", "fields"] if self._format else ["compression", "format", "fields"]
+        options = [*_OPTIONS] if self._format else ["format", *_OPTIONS]
         given = query_parameters(scope["query_string"])
-        selectors, others = select(given, ("step", "sample"), options)
+        selectors, others, named = select(given, ("step", "sample"), options)
         run = await self._service.run(exchange.path["run"])
+        if named:
+            among = {"step": run.steps, "sample": range(run.samples)}
+            others_known = ("steps", "samples", *options)
+            selectors = await run_sync(narrowed, run, selectors, named, among, others_known)
         name = self._format or others.get("format")
         trees = tree_formats(run.manifest.system)
         if name in trees:
@@ -75,6 +83,7 @@ class ExportAnswer:
             run,
             name,
             fields=others["fields"].split(",") if "fields" in others else None,
+            layers=others["layers"].split(",") if "layers" in others else None,
             compression=others.get("compression"),
         )
         steps, samples = selectors.get("step"), selectors.get("sample")
@@ -105,8 +114,8 @@ class ExportAnswer:
         others: Mapping[str, str],
     ) -> None:
         """Answer with a tree of files as one ZIP."""
-        if "sample" in selectors or {"fields", "compression"} & others.keys():
-            message = f"the files of {name} are whole: expected steps= alone"
+        if "sample" in selectors or {*_OPTIONS} & others.keys():
+            message = f"the files of {name} are whole: expected steps= or step coordinates alone"
             raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
         tree = await run_sync(partial(export_tree, run, name, steps=selectors.get("step")))
         filename = f"{run.manifest.id}.zip"

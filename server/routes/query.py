@@ -6,17 +6,21 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
 from archive_schema.errors import ErrorKind, InvalidInputError, TooLargeError
+from archive_schema.selection import plural
 from archive_schema.wire import Problem, QueryDocument, SliceFormat, SliceQuery
 from server.answers import BodyResponse, Head
 from server.conditional import etag
 from server.formats import choose_format, values_of
 from server.formats.binary import npz, raw_parts
 from server.parameters import select
-from server.query import RunView, Slice
+from server.query import FieldView, RunView, Slice, is_glob, matching_fields, narrowed
 from server.replies import known_parameters
+from server.routes.planned import choosable
 from server.service import service_of
 
 FORMATS: Final = (SliceFormat.NPZ, SliceFormat.RAW)
+MOST_SLICES: Final = 4096
+"""Slices in one answer, those of each layer that a glob matches counted."""
 _LONGEST_NAME: Final = 200
 
 router: Final = APIRouter(
@@ -53,11 +57,14 @@ def query(
     view = service.archive.run(run)
     found: dict[str, Slice] = {}
     for asked in wanted.slices:
-        name = _name(asked)
-        if name in found:
-            message = f"two slices are called {name!r}; give one of them another name"
-            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-        found[name] = _slice(view, asked, wanted.missing)
+        for name, field in _fields(view, asked):
+            if name in found:
+                message = f"two slices are called {name!r}; give one of them another name"
+                raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+            found[name] = _slice(field, asked, wanted.missing)
+        if len(found) > MOST_SLICES:
+            message = f"expected globs for at most {MOST_SLICES} slices in one answer"
+            raise TooLargeError(ErrorKind.ANSWER_TOO_LARGE, message)
     _check(found, service.settings.max_answer_bytes)
     digest = blake2b("".join(f"{n}:{s.digest};" for n, s in found.items()).encode())
     members = [(name, values_of(one, masked=masked)) for name, one in found.items()]
@@ -65,9 +72,23 @@ def query(
     return BodyResponse(Head(etag(digest.hexdigest()[:32], chosen), "no-store"), body)
 
 
-def _slice(view: RunView, asked: SliceQuery, missing: Literal["error", "mask"]) -> Slice:
-    field = view.field(asked.field, layer=asked.layer, place=asked.place)
-    selectors, _ = select(asked.select, field.dims, ())
+def _fields(view: RunView, asked: SliceQuery) -> list[tuple[str, FieldView]]:
+    """Return what is asked of, with the names in the answer: a glob is each layer's."""
+    layer = asked.layer
+    if layer is None or not is_glob(layer) or layer in view.layers():
+        return [(_name(asked), view.field(asked.field, layer=layer, place=asked.place))]
+    found = matching_fields(view, layer, asked.field)
+    # By the name that was given a layer is told from those of another glob.
+    first = "" if asked.name is None else f"{_name(asked)}."
+    last = f".{asked.field}" if asked.name is None else ""
+    return [(f"{first}{field.spec.layer}{last}", field) for field in found]
+
+
+def _slice(field: FieldView, asked: SliceQuery, missing: Literal["error", "mask"]) -> Slice:
+    selectors, _, named = select(asked.select, field.dims, ())
+    if named:
+        known = [plural(dim) for dim in field.dims]
+        selectors = narrowed(field.run, selectors, named, choosable(field), known)
     return field.select(selectors, missing=missing)
 
 

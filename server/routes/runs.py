@@ -9,6 +9,7 @@ from archive_schema.wire import FieldTable, LayerTable, Problem, RunDocument, Ru
 from server.catalogue import LARGEST_PAGE, RunFilter
 from server.documents import field_table, layer_table, run_document
 from server.parameters import query_parameters
+from server.query import matching_layers
 from server.replies import METADATA, known_parameters, reply
 from server.service import service_of
 
@@ -85,10 +86,21 @@ def outputs(request: Request, run: str) -> Response:
 
 
 @router.get("/runs/{run}/layers", response_model=LayerTable, summary="The layers of a run")
-def layers(request: Request, run: str) -> Response:
+def layers(
+    request: Request,
+    run: str,
+    layer: Annotated[
+        str | None,
+        Query(description="Only layers that match this glob, as people count.", examples=["down*"]),
+    ] = None,
+) -> Response:
     """Return every layer with its fields, their shapes, dtypes and bytes."""
     view = service_of(request).archive.run(run)
-    return reply(request, layer_table(view), sealed=view.sealed)
+    table = layer_table(view)
+    if layer is not None:
+        named = {one.name: one for one in table.layers}
+        table = LayerTable(layers=tuple(named[name] for name in matching_layers(view, layer)))
+    return reply(request, table, sealed=view.sealed)
 
 
 def _fields(request: Request, run_id: str, place: Place) -> Response:

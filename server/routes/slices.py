@@ -13,6 +13,7 @@ from http import HTTPStatus
 from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 
@@ -21,6 +22,7 @@ from archive_schema.models import Place
 from archive_schema.wire import (
     DIMS_HEADER,
     DTYPE_HEADER,
+    LAYERS_HEADER,
     MEDIA_TYPES,
     SHAPE_HEADER,
     STEPS_HEADER,
@@ -37,18 +39,22 @@ from server.answers import (
     whole_answer,
 )
 from server.conditional import cache_control, etag
-from server.formats import TEXT_FORMATS, Values, choose_format, encode, values_of
+from server.formats import TEXT_FORMATS, choose_format, encode, values_of
+from server.formats.binary import npz
 from server.formats.triplets import TOP_FORMATS, encode_top
 from server.limits import check_size
 from server.parameters import slice_request
-from server.query import REDUCTIONS, reduce, top
-from server.routes.call import Call, Parameter
+from server.query import REDUCTIONS, LayerSlices, is_glob, top
+from server.routes.call import COORDINATES, Call, Parameter
+from server.routes.planned import planned, planned_layers
+from server.routes.reduced import by_layer, reduced
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from server.formats import Values
     from server.parameters import SliceRequest, Top
-    from server.query import Reduction, Slice
+    from server.query import Planned, Reduction, RunView
     from server.service import Service
     from server.settings import Settings
 
@@ -57,8 +63,9 @@ INLINE_NBYTES: Final = 64 * 1024
 INLINE_STEPS: Final = 8
 """A slice of so many steps and bytes is read faster than a thread is reached."""
 LONGEST_HEADER: Final = 4096
-_DTYPE, _SHAPE, _DIMS, _STEPS = (
-    name.lower().encode() for name in (DTYPE_HEADER, SHAPE_HEADER, DIMS_HEADER, STEPS_HEADER)
+_DTYPE, _SHAPE, _DIMS, _STEPS, _LAYERS = (
+    name.lower().encode()
+    for name in (DTYPE_HEADER, SHAPE_HEADER, DIMS_HEADER, STEPS_HEADER, LAYERS_HEADER)
 )
 _STEP: Final = re.compile(r"-?[0-9]{1,18}")
 
@@ -77,8 +84,14 @@ PARAMETERS: Final = (
     ),
     Parameter("reduce", "Reduce on the server, accumulated in float64.", REDUCTIONS),
     Parameter("over", "Dimensions to reduce, with commas; all by default.", example="sample"),
-    Parameter("top", "Give the largest values of a matrix as (row, column, value).", example="50"),
+    Parameter(
+        "top",
+        "Give the largest values of a matrix as (row, column, value); the places along axes before"
+        " these come first.",
+        example="50",
+    ),
     Parameter("threshold", "Leave out triplets below this value.", example="0.01"),
+    COORDINATES,
 )
 STEPS: Final = Parameter(
     "steps", "Selector of the step axis, by step number; negative from the last.", example="::10"
@@ -102,15 +115,8 @@ class SliceAnswer:
         if known is not None:
             await send_whole(exchange, known)
             return
-        field = run.field(path["field"], layer=path.get("layer"), place=self._place)
-        if "step" in path:
-            step = step_number(path["step"])
-            request = slice_request(scope["query_string"], field.dims, ("step",))
-            selectors = {"step": step, **request.selectors}
-        else:
-            request = slice_request(scope["query_string"], field.dims)
-            selectors = {**request.selectors}
-        found = field.select(selectors, missing=request.missing)
+        step = step_number(path["step"]) if "step" in path else None
+        found, request = await self._planned(run, exchange, step)
         if request.top is not None:
             await self._send_top(exchange, found, request, request.top)
         elif request.reduce is not None:
@@ -118,14 +124,36 @@ class SliceAnswer:
         else:
             await self._send_slice(exchange, found, request, began)
 
+    async def _planned(
+        self, run: RunView, exchange: Exchange, step: int | None
+    ) -> tuple[Planned, SliceRequest]:
+        path, query_string = exchange.path, exchange.scope["query_string"]
+        layer = path.get("layer")
+        if layer is not None and is_glob(layer) and layer not in run.layers():
+            return await run_sync(planned_layers, run, path, query_string, step)
+        field = run.field(path["field"], layer=layer, place=self._place)
+        request = slice_request(query_string, field.dims, () if step is None else ("step",))
+        # To look through coordinates takes a while where there are many samples.
+        if request.named:
+            return await run_sync(planned, field, request, step), request
+        return planned(field, request, step), request
+
     async def _send_slice(
-        self, exchange: Exchange, found: Slice, request: SliceRequest, began: float
+        self, exchange: Exchange, found: Planned, request: SliceRequest, began: float
     ) -> None:
         chosen = choose_format(request.format, exchange.header(b"accept"), FORMATS)
         check_answer(found, chosen, self._service.settings)
         masked = request.missing == "mask"
-        values = values_of(found, masked=masked)
         tag = etag(found.digest, f"{chosen}-mask" if masked else chosen)
+        if isinstance(found, LayerSlices) and not found.alike():
+            if chosen is not SliceFormat.NPZ:
+                found.check_alike()
+            members = [(name, values_of(one, masked=masked)) for name, one in found.slices.items()]
+            head = _head(found, tag, request)
+            if not await send_not_modified(exchange, head):
+                await send_body(exchange, head, npz(members), began=began)
+            return
+        values = values_of(found, masked=masked)
         head = _head(found, tag, request, values)
         small = found.nbytes <= INLINE_NBYTES and len(found.steps) <= INLINE_STEPS
         # Encoding reads nothing yet, but to know the length of a large table takes a while.
@@ -134,51 +162,48 @@ class SliceAnswer:
             return
         if small and exchange.scope["method"] == "GET":
             whole = partial(whole_answer, head, body, found.field.run.version, began=began)
-            answer = await run_sync(whole) if self._service.remote else whole()
+            away = self._service.remote or bool(found.layers)
+            answer = await run_sync(whole) if away else whole()
             self._service.recent.put(exchange.asked, answer)
             await send_whole(exchange, answer)
         else:
             await send_body(exchange, head, body, began=began)
 
     async def _send_reduced(
-        self, exchange: Exchange, found: Slice, request: SliceRequest, operation: Reduction
+        self, exchange: Exchange, found: Planned, request: SliceRequest, operation: Reduction
     ) -> None:
         chosen = choose_format(request.format, exchange.header(b"accept"), FORMATS)
         check_size(found, self._service.settings.max_reduced_bytes, "a reduction")
         over = request.over or ()
+        if isinstance(found, LayerSlices):
+            apart = by_layer(found, over)
+            if not apart or chosen is not SliceFormat.NPZ:
+                found.check_alike(over if apart else ())
         tag = etag(found.digest, f"{chosen}-{operation}-{'.'.join(over)}")
         if await send_not_modified(exchange, _head(found, tag, request)):
             return
         began = perf_counter()
-        dims, array = await run_sync(reduce, found, operation, over)
-        coordinates = {name: at for name, at in found.coordinates().items() if name in dims}
-        values = Values(
-            run=found.field.run.manifest.id,
-            field=found.field.spec.name,
-            layer=found.field.spec.layer,
-            dims=dims,
-            shape=array.shape,
-            dtype=array.dtype,
-            dtype_name=array.dtype.name,
-            coordinates=lambda: coordinates,
-            pieces=lambda _: iter([array]),
-            steps=found.steps,
-        )
-        head = _head(found, tag, request, values)
-        await send_body(exchange, head, encode(values, chosen), began=began)
+        made = await run_sync(reduced, found, operation, over)
+        if isinstance(made, list):
+            await send_body(exchange, _head(found, tag, request), npz(made), began=began)
+            return
+        head = _head(found, tag, request, made)
+        await send_body(exchange, head, encode(made, chosen), began=began)
 
     async def _send_top(
-        self, exchange: Exchange, found: Slice, request: SliceRequest, wanted: Top
+        self, exchange: Exchange, found: Planned, request: SliceRequest, wanted: Top
     ) -> None:
         chosen = choose_format(request.format, exchange.header(b"accept"), TOP_FORMATS)
+        if isinstance(found, LayerSlices):
+            found.check_alike()
         check_size(found, self._service.settings.max_reduced_bytes, "a search for the largest")
         tag = etag(found.digest, f"{chosen}-top-{wanted.count}-{wanted.threshold}")
         head = _head(found, tag, request)
         if await send_not_modified(exchange, head):
             return
         began = perf_counter()
-        triplets = await run_sync(top, found, wanted.count, wanted.threshold)
-        await send_body(exchange, head, encode_top(found, triplets, chosen), began=began)
+        largest = await run_sync(top, found, wanted.count, wanted.threshold)
+        await send_body(exchange, head, encode_top(found, largest, chosen), began=began)
 
 
 def step_number(text: str) -> int:
@@ -195,7 +220,7 @@ def step_number(text: str) -> int:
     return int(text)
 
 
-def check_answer(found: Slice, chosen: SliceFormat, settings: Settings) -> None:
+def check_answer(found: Planned, chosen: SliceFormat, settings: Settings) -> None:
     """Check that a slice is not too large for an answer in the format *chosen*.
 
     Raises
@@ -209,7 +234,7 @@ def check_answer(found: Slice, chosen: SliceFormat, settings: Settings) -> None:
         check_size(found, settings.max_answer_bytes, "a binary answer")
 
 
-def _head(found: Slice, tag: str, request: SliceRequest, values: Values | None = None) -> Head:
+def _head(found: Planned, tag: str, request: SliceRequest, values: Values | None = None) -> Head:
     headers: list[tuple[bytes, bytes]] = []
     if values is not None:
         headers += [
@@ -218,8 +243,12 @@ def _head(found: Slice, tag: str, request: SliceRequest, values: Values | None =
             (_DIMS, ",".join(values.dims).encode()),
         ]
     text = steps_text(found.steps)
-    if text and len(text) <= LONGEST_HEADER:
+    if text and len(text) <= LONGEST_HEADER and not (found.layers and values is None):
         headers.append((_STEPS, text.encode()))
+    if found.layers:
+        names = ",".join(quote(layer, safe="") for layer in found.layers)
+        if len(names) <= LONGEST_HEADER:
+            headers.append((_LAYERS, names.encode()))
     lifetime = cache_control(sealed=found.field.run.sealed)
     return Head(tag, lifetime, headers, varies=request.format is None)
 

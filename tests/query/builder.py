@@ -31,6 +31,7 @@ from archive_schema.models import (
     FieldSpec,
     Place,
     RunManifest,
+    SampleColumn,
     Seal,
     StepColumn,
     TileColumns,
@@ -144,14 +145,19 @@ class Builder:
             block=(block,) if spec.ragged else None,
         )  # fmt: skip
 
-    def commit(self, *tiles: TileColumns, coordinates: tuple[StepColumn, ...] = ()) -> Self:
+    def commit(
+        self,
+        *tiles: TileColumns,
+        coordinates: tuple[StepColumn, ...] = (),
+        samples: tuple[SampleColumn, ...] = (),
+    ) -> Self:
         """Make tiles visible."""
         put_commit(
             self.store,
             self.manifest.id,
             Commit(
                 writer="main", epoch=self.epoch.epoch, sequence=self._sequence, time=NOW,
-                tiles=tiles, steps=coordinates,
+                tiles=tiles, steps=coordinates, samples=samples,
             ),
         )  # fmt: skip
         self._sequence += 1

@@ -125,8 +125,8 @@ def test_what_cannot_be_reduced_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="the max of no values is not defined"):
         reduce(view.field("x").select({"sample": slice(0, 0)}), "max", ("sample",))
     assert reduce(view.field("x").select({"sample": slice(0, 0)}), "sum")[1] == 0
-    with pytest.raises(InvalidInputError, match="along two dimensions"):
-        top(some, 3)
+    with pytest.raises(InvalidInputError, match="along two dimensions or more"):
+        top(view.field("x").select({"step": 0, "sample": 0}), 3)
 
 
 @settings(max_examples=150, deadline=None)
@@ -136,30 +136,33 @@ def test_the_largest_values_come_in_order_of_value_then_position(
 ) -> None:
     """Attention is drawn from its largest entries; equal ones must not jump about."""
     elements = st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1.0, 2.0])
-    values = data.draw(arrays.arrays("float32", (1, 4, 5), elements=elements))
+    values = data.draw(arrays.arrays("float32", (2, 3, 4), elements=elements))
+    turned = slice(None, None, -1)
 
-    rows, columns, found = top(
-        recorded(values).select({"step": 0, "sample": slice(None, None, -1)}), k, threshold
-    )
+    one = top(recorded(values).select({"step": 1, "sample": turned}), k, threshold)
+    several = top(recorded(values).select({"sample": turned}), k, threshold)
 
-    wanted = [
-        (-float(values[0, row, column]), 3 - row, row, column)
-        for row in range(4)
-        for column in range(5)
-        if not np.isnan(values[0, row, column])
-        and (threshold is None or values[0, row, column] >= threshold)
-    ]
-    wanted = sorted(wanted, key=lambda one: (one[0], one[1], one[3]))[:k]
-    assert list(zip(rows.tolist(), columns.tolist(), (-found).tolist(), strict=True)) == [
-        (row, column, value) for value, _, row, column in wanted
-    ]
+    for found, steps in ((one, [1]), (several, [0, 1])):
+        entries = [
+            (-float(value), step, 2 - row, row, column)
+            for step, row, column in np.ndindex(2, 3, 4)
+            if step in steps
+            and not np.isnan(value := values[step, row, column])
+            and (threshold is None or value >= threshold)
+        ]
+        largest = sorted(entries, key=lambda entry: (*entry[:3], entry[4]))[:k]
+        places = [(step, row, column) for _, step, _, row, column in largest]
+        assert list(zip(*(axis.tolist() for axis in found.places), strict=True)) == [
+            place[3 - len(found.dims) :] for place in places
+        ]
+        assert found.values.tolist() == [-value for value, *_ in largest]
 
 
 def test_the_largest_values_of_many_pieces_are_found() -> None:
     """A map of attention over 3,000 residues is more than one piece."""
     values = np.random.default_rng(1).integers(0, 2000, (1, 300, 3001)).astype(np.float32)
 
-    rows, columns, found = top(recorded(values).select({"step": 0}), 50)
+    (rows, columns), found = top(recorded(values).select({"step": 0}), 50)[1:]
 
     order = np.argsort(-values.reshape(-1), kind="stable")[:50]
     assert (rows * 3001 + columns).tolist() == order.tolist()
