@@ -92,7 +92,10 @@ class Comparison:
         if steps is None:
             held = sum(field.count for field in fields)
         else:
-            held = sum(int((field.counts(steps) != ABSENT).sum()) for field in fields)
+            held = sum(
+                int((f.counts(steps if f.spec.place.stepped else (0,)) != ABSENT).sum())
+                for f in fields
+            )
         if held != self._tiles:
             raise self._differs(f"it holds {held} tiles, and the file makes {self._tiles}")
 

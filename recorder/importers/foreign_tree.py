@@ -40,7 +40,7 @@ class ForeignTree:
 
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         self.url = url.rstrip("/") or url
-        self._options = options
+        self.options = options
         try:
             self._filesystem, self._root = foreign_filesystem(self.url, options)
         except InvalidInputError as error:
@@ -66,7 +66,7 @@ class ForeignTree:
 
     def open(self, path: str) -> AbstractContextManager[ForeignFile]:
         """Open the file *path*; errors as `open_foreign`."""
-        return open_foreign(f"{self.url}/{path}", self._options)
+        return open_foreign(f"{self.url}/{path}", self.options)
 
     def refuse(self, reason: str) -> InvalidInputError:
         """Return the error (``file-invalid``) that says what is wrong with the tree."""
