@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,10 @@ from tests.server_fixture import served
 # a thread for each core in each of them makes all of them wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nobody here speaks TLS, and each HTTP client that is made reads the certificates of all the
+# world's authorities, for longer than most tests take: let there be one authority, nobody.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("data") / "nobody.pem")
+
 # Where tests share the cores, how long an example took, or was drawn, says nothing. And whether a
 # change is taken must not hang on luck: the examples are the same each time, and others are tried
 # by `pytest --hypothesis-profile=explore`.
@@ -27,7 +32,6 @@ settings.load_profile("shared")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from archive_schema.store import Store
 
