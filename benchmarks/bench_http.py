@@ -10,25 +10,23 @@ compared before timing.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from benchmarks.findings import Beside, Findings
+from benchmarks.servers import archive_server, started
 from benchmarks.traces import QUICK, STEPS, record, trace
+from tests.ports import unused_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from benchmarks.servers import Server
 
 _FLOOR: Final = "floor"
 CONNECTIONS: Final = 8
@@ -59,19 +57,6 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", a
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server process under measurement."""
-
-    port: int
-    pid: int
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def report() -> Findings:
     """Return the table."""
     data = trace()
@@ -81,16 +66,14 @@ def report() -> Findings:
         body = root / "body"
         body.write_bytes(data.score_matrix[0, 0:8].tobytes())
         (root / "floor.py").write_text(FLOOR)
-        port = _free_port()
+        port = unused_port()
         command = [sys.executable, str(root / "floor.py"), str(body), str(port)]
-        servers = {_FLOOR: stack.enter_context(_started(command, port))}
+        servers = {_FLOOR: stack.enter_context(started(command, port))}
         for name, settings in OURS.items():
-            port = _free_port()
-            command = [str(Path(sys.executable).parent / "trace-archive"), "serve"]
-            command += ["--store", str(root / "store"), "--port", str(port)]
-            servers[name] = stack.enter_context(_started(command, port, settings))
+            server = stack.enter_context(archive_server(root / "store", env=settings))
+            servers[name] = server
             for step in range(STEPS):
-                url = f"http://127.0.0.1:{port}{PATH.format(step=step)}"
+                url = f"{server.url}{PATH.format(step=step)}"
                 if httpx.get(url).content != data.score_matrix[step, 0:8].tobytes():
                     message = f"other bytes at step {step}"
                     raise AssertionError(message)
@@ -150,31 +133,3 @@ async def _load(port: int) -> None:
         await writer.wait_closed()
 
     await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
-
-
-@contextmanager
-def _started(
-    command: list[str], port: int, settings: Mapping[str, str] | None = None
-) -> Iterator[Server]:
-    environment = {**os.environ, **(settings or {})}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/healthz")
-                    break
-                except httpx.TransportError:
-                    if time.monotonic() > deadline or process.poll() is not None:
-                        raise
-                    time.sleep(0.1)
-            yield Server(port, process.pid)
-        finally:
-            process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

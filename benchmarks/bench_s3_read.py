@@ -28,10 +28,11 @@ from archive_schema.store import StoreOptions, open_store
 from benchmarks.findings import Beside, Findings, row_named
 from benchmarks.measure import compare
 from benchmarks.s3 import far_away, s3_server
-from benchmarks.servers import archive_server, free_port, started
+from benchmarks.servers import archive_server, started
 from benchmarks.traces import QUICK, SAMPLES, STEPS, record, trace
 from server.exporters import export
 from server.query import Archive
+from tests.ports import unused_port
 from tests.s3_server import BUCKET
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _slices(found: Findings, place: Place, run: RunView) -> Row:
 
 
 def _over_http(found: Findings, place: Place, run: RunView, folder: Path) -> None:
-    script, port = folder / "floor.py", free_port()
+    script, port = folder / "floor.py", unused_port()
     script.write_text(FLOOR)
     root = str(Path(__file__).parent.parent)
     settings = {

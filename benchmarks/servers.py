@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 import httpx
+
+from tests.ports import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,21 +96,15 @@ def started(
 
 
 @contextmanager
-def archive_server(store: Path | str, *arguments: str) -> Iterator[Server]:
+def archive_server(
+    store: Path | str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start our server over a store, with one worker."""
-    port = free_port()
+    port = unused_port()
     program = str(Path(sys.executable).parent / "trace-archive")
     command = [program, "serve", "--store", str(store), "--port", str(port), *arguments]
-    with started(command, port, ready="/healthz") as server:
+    with started(command, port, ready="/healthz", env=env) as server:
         yield server
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listens_elsewhere(server: Server) -> list[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import numpy as np
 
-from benchmarks.servers import archive_server, free_port, listens_elsewhere, started
+from benchmarks.servers import archive_server, listens_elsewhere, started
+from tests.ports import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -136,7 +137,7 @@ def _python(environment: str | None) -> str:
 def _app(
     name: str, root: Path, ready: str, environment: str | None = None
 ) -> Iterator[tuple[Server, dict[str, str]]]:
-    port = free_port()
+    port = unused_port()
     command = [_python(environment), "-m", "uvicorn", f"{name}:app", "--port", str(port)]
     command += ["--app-dir", str(HERE / "apps"), "--log-level", "warning", "--no-access-log"]
     env = {"PEER_DATA": str(root)}
@@ -153,7 +154,7 @@ def _ours(root: Path) -> Iterator[tuple[Server, dict[str, str]]]:
 @contextmanager
 def _hsds(root: Path) -> Iterator[tuple[Server, dict[str, str]]]:
     """Start a service node and a data node on files, and put the run in by the client."""
-    port = free_port()
+    port = unused_port()
     home = ENVIRONMENTS.absolute() / "hsds"
     (root / "hsds" / "bucket").mkdir(parents=True)
     command = [str(home / "bin" / "hsds"), "--root_dir", str(root / "hsds")]
