@@ -60,7 +60,8 @@ class ForeignTree:
             if info["type"] != "directory":
                 found[name] = tuple(str(info[key]) for key in _TELLING if key in info)
             elif enter(name):
-                inside = self.files(f"{path}/{name}", lambda inner, at=name: enter(f"{at}/{inner}"))  # type: ignore[misc]
+                below = f"{path}/{name}" if path else name
+                inside = self.files(below, lambda inner, at=name: enter(f"{at}/{inner}"))  # type: ignore[misc]
                 found |= {f"{name}/{inner}": signature for inner, signature in inside.items()}
         return dict(sorted(found.items()))
 

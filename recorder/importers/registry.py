@@ -17,6 +17,7 @@ _IMPORTERS: Final = Registered(
         "dna-diffusion": "recorder.importers.dna_diffusion:IMPORTER",
         "dmd2": "recorder.importers.dmd2:IMPORTER",
         "imagenet64": "recorder.importers.imagenet64:IMPORTER",
+        "vizfold": "recorder.importers.vizfold:IMPORTER",
     },
 )
 
