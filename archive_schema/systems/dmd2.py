@@ -50,10 +50,13 @@ CLASS_SYNSETS: Final = "class_synsets"
 CLASS_ORDER: Final = "class_order"
 """Metadata: how the classes are numbered, an `archive_schema.systems.imagenet.ClassOrder`."""
 
+ACTIVATION_DIGEST: Final = "activation_digest"
+"""Sample coordinate of imported runs: tells the file at `ACTIVATION_PATH` from others there."""
+
 MODEL: Final = "model"
 """Metadata: the name of the folders below ``activations`` and ``metadata``."""
-BRANCHES: Final = ("cond", "uncond")
-"""Entries of the axis ``branch``, which layers of a guided sampler have."""
+GUIDANCE: Final = "guidance"
+"""The axis that layers of a guided sampler have: 0 is conditional, 1 unconditional."""
 
 _SIDES: Final = {"encoder_bottleneck": 8, "midblock": 8}
 _ENCODER_SIDES: Final = (64,) * 4 + (32,) * 4 + (16,) * 4 + (8,) * 4
@@ -83,10 +86,10 @@ def known_shape(layer: str, features: int) -> tuple[int, int, int] | None:
 
 
 def layer_axes(shape: tuple[int, ...], *, guided: bool = False) -> tuple[str, ...]:
-    """Return the names of a layer's axes, from the shape of one sample of one branch."""
+    """Return the names of a layer's axes, from the shape of one sample of one forward pass."""
     names = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "row", "column")}
     inner = names.get(len(shape)) or tuple(f"axis_{at}" for at in range(len(shape)))
-    return ("sample", *(("branch",) if guided else ()), *inner)
+    return ("sample", *((GUIDANCE,) if guided else ()), *inner)
 
 
 _PICTURE: Final = ("sample", "row", "column", "channel")
@@ -104,6 +107,9 @@ SYSTEM: Final = SystemDeclaration(
             IMAGE: FieldDeclaration(_PICTURE, description="photographs, as a model is given them"),
             CLASS_NAMES: FieldDeclaration(("class",), description="by class id"),
             CLASS_SYNSETS: FieldDeclaration(("class",), description="by class id"),
+            "dataset_info": FieldDeclaration(("byte",), description="of files; dmd2_files"),
+            "activation_files": FieldDeclaration(("file_byte",)),
+            "embeddings": FieldDeclaration(("table_byte",)),
         },
         Place.OUTPUTS: {
             IMAGE: FieldDeclaration(_PICTURE),
