@@ -135,7 +135,7 @@ def test_it_is_given_back_asked_and_selected_in_its_own_words(
     assert given.text == TEXT
     assert int(given.headers["content-length"]) == len(TEXT)
     assert part.content == TEXT.encode()[40:61]
-    np.testing.assert_allclose(asked["data"], [[0, 1], [2 / 3, 2 / 3]])
+    np.testing.assert_allclose(asked["data"], np.array([[0, 1], [2 / 3, 2 / 3]]))
     assert picked["data"] == [[[1, 1, 1, 1, 0, 1]]]
     assert picked["dims"] == ["step", "sample", "site"]
 
