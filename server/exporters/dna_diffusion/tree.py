@@ -20,7 +20,7 @@ from server.exporters.dna_diffusion.files import fasta, matrices, plain_text, ti
 from server.exporters.tree import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from archive_schema.selection import Selector
     from server.exporters.cut import Cut
@@ -43,7 +43,7 @@ def dna_diffusion_tree(run: RunView, steps: Collection[int]) -> Tree:
     there = {field.spec.name for field in run.fields() if field.spec.layer is None}
     chosen = None if set(steps) >= set(run.steps) else tuple(sorted(steps))
     files, notes = [], []
-    for tag, samples in _tagged(run):
+    for tag, samples in _tagged(run).items():
         for name, fields, build in _FILES:
             wanted = [one for one in fields if one in there]
             path = name.format(tag=encode_layer(tag))
@@ -62,15 +62,15 @@ def dna_diffusion_tree(run: RunView, steps: Collection[int]) -> Tree:
     return Tree(tuple(files), tuple(notes))
 
 
-def _tagged(run: RunView) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield tags and their samples; those without a tag are called as the run is."""
+def _tagged(run: RunView) -> dict[str, tuple[int, ...]]:
+    """Return tags and their samples; of a run that has no tags, all under its own name."""
     known = run.ledger.sample_coordinates.get(TAG)
-    tags = {} if known is None else known.values
+    if known is None:
+        return {run.manifest.id: tuple(range(run.samples))}
     samples: dict[str, list[int]] = {}
-    for sample in range(run.samples):
-        samples.setdefault(str(tags.get(sample, run.manifest.id)), []).append(sample)
-    for tag, found in samples.items():
-        yield tag, tuple(found)
+    for sample, tag in sorted(known.values.items()):
+        samples.setdefault(str(tag), []).append(sample)
+    return {tag: tuple(found) for tag, found in samples.items()}
 
 
 def _crossed(run: RunView, samples: tuple[int, ...]) -> tuple[int, ...]:
