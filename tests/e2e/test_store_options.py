@@ -16,6 +16,7 @@ from archive_schema.errors import InvalidInputError
 from archive_schema.store import StoreOptions, open_store
 from archive_schema.store.foreign import foreign_filesystem
 from recorder import TraceRecorder
+from tests.command import trace_archive
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
@@ -83,7 +84,7 @@ def test_a_folder_that_is_not_there_is_no_empty_archive(tmp_path: Path, command:
     """Most likely its name was mistyped."""
     run_id = ("r",) if command == "verify" else ()
 
-    done = run(tmp_path, command, *run_id, "--store", tmp_path / "archvie")
+    done = trace_archive(command, *run_id, "--store", tmp_path / "archvie")
 
     assert done.returncode == 1
     assert "there is no folder" in done.stderr
@@ -101,8 +102,8 @@ def test_a_bucket_that_is_not_there_is_no_empty_archive(home: Path, s3: S3Server
     assert "Traceback" not in done.stderr
 
 
-def test_flags_that_make_no_sense_are_a_usage_error(tmp_path: Path) -> None:
-    done = run(tmp_path, "ls", "--store", "s3://bucket", "--profile", "x", "--anonymous")
+def test_flags_that_make_no_sense_are_a_usage_error() -> None:
+    done = trace_archive("ls", "--store", "s3://bucket", "--profile", "x", "--anonymous")
 
     assert done.returncode == 2
     assert "profile and anonymous" in done.stderr

@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +17,7 @@ from archive_schema.models import RunStatus
 from archive_schema.records import RunRecords
 from archive_schema.store import open_store
 from recorder import TraceRecorder, part
+from tests.command import trace_archive
 from tests.recorder.rank_process import (
     DECLARED,
     LAYERS,
@@ -287,11 +286,10 @@ def test_a_rank_that_wakes_up_after_its_part_was_taken_over_harms_nothing(
 
 def shown(folder: Path) -> dict[str, Any]:
     """Return what `trace-archive show` says of the writers, by their names."""
-    program = "import sys; from archive_schema.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "show", "r", "--store", str(folder)]
-    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    document = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    writers = {one["name"]: one for one in json.loads(document.stdout)["writers"]}
+    command = ("show", "r", "--store", folder)
+    table = trace_archive(*command).stdout
+    document = trace_archive(*command, "--json").stdout
+    writers = {one["name"]: one for one in json.loads(document)["writers"]}
     for writer in writers.values():
         words = next(line.split() for line in table.splitlines() if writer["name"] in line)
         assert {writer["state"], writer["host"], str(writer["process"])} <= set(words)

@@ -1,4 +1,4 @@
-"""`serve`, `ls`, `show` and `export` as a user runs them: as processes."""
+"""`serve`, `ls`, `show` and `export` as a user runs them; what serves is a process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.command import Done, trace_archive
 from tests.ports import unused_port
 from tests.server.conftest import SAMPLES, STEPS, write_run
 
@@ -33,11 +34,9 @@ def store(folder_store: Store) -> Store:
     return folder_store
 
 
-def run(*arguments: str, store: Store | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, store: Store | None = None) -> Done:
     environment = CLEAN if store is None else {**CLEAN, "TRACE_ARCHIVE_STORE": store.url}
-    return subprocess.run(
-        [PROGRAM, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    return trace_archive(*arguments, environment=environment)
 
 
 def test_ls_shows_people_and_programs_the_same_runs(store: Store) -> None:

@@ -32,6 +32,7 @@ from archive_schema.store import HttpStore, open_store
 from recorder import TraceRecorder
 from recorder.maintenance import remove_run, verify_run
 from recorder.patience import PatientStore
+from tests.command import trace_archive
 from tests.faults.proxy import Action, Fault, FaultProxy
 from tests.ports import unused_port
 from tests.recorder.killed_sampler import STEPS, batches, declaration, state
@@ -331,9 +332,7 @@ def test_tags_and_removal_work_through_a_server(folder_store: Store, serve: Serv
     record_all(url)
     httpx.patch(f"{url}/runs/r", json={"tags": ["kept"]}).raise_for_status()
 
-    shown = subprocess.run(
-        [PROGRAM, "ls", "--store", url, "--tag", "kept", "--json"], capture_output=True, check=True
-    )
+    shown = trace_archive("ls", "--store", url, "--tag", "kept", "--json")
     count = remove_run(open_store(url), "r")
 
     assert [run["id"] for run in json.loads(shown.stdout)["runs"]] == ["r"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,15 +17,15 @@ from recorder import TraceRecorder
 from server.app import create_app
 from server.settings import load_settings
 from server.tokens import TokenFile
+from tests.command import trace_archive
 from tests.server.test_problems import is_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from archive_schema.store import Store
     from tests.server_fixture import Serve
-
-PROGRAM = str(Path(sys.executable).with_name("trace-archive"))
 
 
 def writes() -> Iterator[tuple[str, str]]:
@@ -202,21 +199,15 @@ def test_a_private_service_may_listen_where_others_reach_it() -> None:
     assert not settings.public
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "token", *arguments], capture_output=True, text=True, check=False
-    )
-
-
 def test_a_token_is_shown_once_and_kept_by_its_digest(file: TokenFile) -> None:
-    made = command("--file", str(file.path), "--name", "lab-a", "--write")
-    again = command("--file", str(file.path), "--name", "lab-a")
-    listed = command("--file", str(file.path), "--list", "--json")
-    shown = command("--file", str(file.path), "--list")
+    made = trace_archive("token", "--file", str(file.path), "--name", "lab-a", "--write")
+    again = trace_archive("token", "--file", str(file.path), "--name", "lab-a")
+    listed = trace_archive("token", "--file", str(file.path), "--list", "--json")
+    shown = trace_archive("token", "--file", str(file.path), "--list")
     token = made.stdout.strip()
     found = file.find(token)
-    revoked = command("--file", str(file.path), "--revoke", "lab-a")
-    unknown = command("--file", str(file.path), "--revoke", "lab-a")
+    revoked = trace_archive("token", "--file", str(file.path), "--revoke", "lab-a")
+    unknown = trace_archive("token", "--file", str(file.path), "--revoke", "lab-a")
 
     assert made.returncode == 0, made.stderr
     assert token.startswith("ta_")
@@ -241,7 +232,7 @@ def test_a_token_is_shown_once_and_kept_by_its_digest(file: TokenFile) -> None:
 def test_a_token_command_that_makes_no_sense_is_exit_code_2(
     file: TokenFile, arguments: tuple[str, ...]
 ) -> None:
-    result = command("--file", str(file.path), *arguments)
+    result = trace_archive("token", "--file", str(file.path), *arguments)
 
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
