@@ -176,6 +176,20 @@ class _Folder:
                 [values],
                 partial(_write_bytes, values),
             )
+        if self._run.ledger.at(Place.INPUTS, None, "fasta") is None:
+            yield from self._fasta()
+
+    def _fasta(self) -> Iterator[TreeFile]:
+        """Yield a FASTA file of a sequence that was recorded without one."""
+        known = self._run.ledger.at(Place.INPUTS, None, "sequence")
+        if known is None or not known.count:
+            return
+        sequence = self._run.field("sequence", place=Place.INPUTS).select({})
+
+        def write(target: IO[bytes]) -> None:
+            target.write(f">{self._protein}\n{sequence.array()}\n".encode())
+
+        yield _file(f"{self._protein}.fasta", [sequence], write)
 
     def _timings(self) -> Iterator[TreeFile]:
         timings = self._run.manifest.metadata.get("timings")
