@@ -187,8 +187,6 @@ def told_apart(arrays: Collection[ForeignArray]) -> str:
     """Return the name of the layout that *arrays* follow most."""
     paths = [array.path for array in arrays]
     shapes = {array.path: array.shape for array in arrays}
-    if any(path.startswith("best_entries/") for path in paths):
-        return "sweep"
     if any(path.startswith(("representations/", "structure/")) for path in paths):
         flat = len(shapes.get("structure/atom_positions", ())) == 2  # noqa: PLR2004  (37 N, 3)
         return "vizfold-to-zarr" if flat else "vizfold-1.0"

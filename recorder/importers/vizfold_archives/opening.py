@@ -11,12 +11,14 @@ from recorder.importers import hdf5_file, npz_file
 from recorder.importers.foreign import open_foreign
 from recorder.importers.vizfold_archives.arrays import hdf5_archive, npz_archive
 from recorder.importers.vizfold_archives.source import LARGEST_NBYTES, ArchiveSource
+from recorder.importers.vizfold_archives.sweep import SweepSource, is_sweep
 from recorder.importers.vizfold_archives.zarr_archive import zarr_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive_schema.store import StoreOptions
+    from recorder.importers.source import Source
 
 _ENDINGS: Final = re.compile(r".*\.(?:zarr|zip|h5|hdf5|npz)/?")
 _AXES: Final = {"head", "query", "key"}
@@ -39,7 +41,7 @@ def open_archive(
     *,
     attention_axes: str | None = None,
     largest_nbytes: int = LARGEST_NBYTES,
-) -> Iterator[ArchiveSource]:
+) -> Iterator[Source]:
     """Open the archive at *url*: a Zarr folder, a ZIP of one, an HDF5 or an NPZ file.
 
     Parameters
@@ -62,7 +64,10 @@ def open_archive(
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
     if url.rstrip("/").endswith((".zarr", ".zip")):
         with zarr_archive(url.rstrip("/"), options) as archive:
-            yield ArchiveSource(url, archive, axes=axes, largest_nbytes=largest_nbytes)
+            if is_sweep(archive):
+                yield SweepSource(archive)
+            else:
+                yield ArchiveSource(url, archive, axes=axes, largest_nbytes=largest_nbytes)
         return
     with open_foreign(url, options) as file:
         if file.signature == hdf5_file.SIGNATURE:

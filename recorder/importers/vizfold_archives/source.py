@@ -268,7 +268,9 @@ class ArchiveSource:
             "format": f"{layout} ({self._archive.container})",
             "paths": dict(paths),
         }
-        return {**self._told, IMPORTED: about}
+        fields = {one.array.path.removeprefix("metadata/") for one in self._placed}
+        told = {name: value for name, value in self._told.items() if name not in fields}
+        return {**told, IMPORTED: about}
 
     def _find_missing(self, layout: str) -> None:
         arrays = self._archive.arrays

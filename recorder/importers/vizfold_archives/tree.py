@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from archive_schema.store import StoreOptions
-    from recorder.importers.source import Findings, Progress, Sink
-    from recorder.importers.vizfold_archives.source import ArchiveSource
+    from recorder.importers.source import Findings, Progress, Sink, Source
 
 
 class ArchiveTree:
@@ -71,5 +70,5 @@ class ArchiveTree:
             source.feed(sink, progress)
             self._findings = source.findings
 
-    def _open(self) -> AbstractContextManager[ArchiveSource]:
+    def _open(self) -> AbstractContextManager[Source]:
         return open_archive(self._url, self._options, attention_axes=self._axes)

@@ -134,8 +134,9 @@ class _Hierarchy:
         }
         tops: list[str] = sorted({name.partition("/")[0] for name in sizes if "/" in name})
         stores = [top for top in tops if top.endswith(".zarr")]
-        for candidate in ("", *stores, *(tops if len(tops) == 1 else ())):
-            if candidate in holding and (candidate or not stores):
+        candidates: list[str] = [*([] if stores else [""]), *stores, *tops[: len(tops) == 1]]
+        for candidate in candidates:
+            if candidate in holding:
                 return candidate
         if holding:
             return tops[0] if len(tops) == 1 else ""
