@@ -65,7 +65,7 @@ class KeptInfo(_Kept):
     keys: tuple[str, ...] = ()
     """Keys of a sample, in their order."""
     order: tuple[int | None, ...] | None = None
-    """Position of each sample of the list, None for the next of *without*; None if they are 0, 1, …"""
+    """Position of each sample of the list, None for the next of *without*; or None for 0, 1, …"""
     without: tuple[Record, ...] = ()
     """Samples that no activation is known of, as they were told."""
 

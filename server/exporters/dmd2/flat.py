@@ -19,6 +19,7 @@ from archive_schema.models import Place
 from archive_schema.systems.dmd2 import GUIDANCE, OUTPUT
 from server.exporters.values import Values
 from server.exporters.virtual_file import CHUNK_NBYTES, Literal, VirtualFile
+from server.systems.dmd2 import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ def flat_json(cut: Cut) -> Built:
     about = {
         "layers": names,
         "shapes": {
-            name: [rows.count, _width(f)] for name, f in zip(names, rows.fields, strict=True)
+            name: [rows.count, features_of(f)] for name, f in zip(names, rows.fields, strict=True)
         },
         "total_features": rows.width,
         "num_samples": rows.count,
@@ -65,11 +66,6 @@ def _rows(cut: Cut) -> FlatRows:
     return FlatRows(tuple(sorted(fields, key=lambda f: str(f.spec.layer))), cut.steps, cut.samples)
 
 
-def _width(field: FieldView) -> int:
-    tail = field.spec.tail[1:] if GUIDANCE in field.dims else field.spec.tail
-    return int(np.prod(tail, dtype=np.int64))
-
-
 @dataclass(frozen=True)
 class FlatRows:
     """The rows of a flat file, a step after another, read when they are asked for."""
@@ -81,7 +77,7 @@ class FlatRows:
     @property
     def width(self) -> int:
         """Return how many values a row has."""
-        return sum(map(_width, self.fields))
+        return sum(map(features_of, self.fields))
 
     @property
     def count(self) -> int:

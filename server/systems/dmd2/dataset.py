@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from archive_schema.models import Place
 from archive_schema.systems.dmd2 import (
     CLASS_NAMES,
     CLASS_SYNSETS,
+    GUIDANCE,
     IMAGE,
     MODEL,
     OUTPUT,
@@ -47,6 +49,12 @@ def image_set(run: RunView) -> ImageSet:
         message = f"run {run.manifest.id!r} is of system {run.manifest.system!r}, expected dmd2"
         raise NotFoundError(ErrorKind.FIELD_NOT_FOUND, message)
     return ImageSet(run)
+
+
+def features_of(field: FieldView) -> int:
+    """Return how many values a sample of a layer has in flat files: of one forward pass."""
+    tail = field.spec.tail
+    return math.prod(tail[1:] if GUIDANCE in field.dims else tail)
 
 
 @dataclass(frozen=True)
