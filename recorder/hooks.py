@@ -108,7 +108,7 @@ class LayerHooks:
         for pattern, options in patterns.items():
             capture = capture_of(options)
             matcher = re.compile(glob_regex(pattern))
-            layers = [name for name in modules if matcher.fullmatch(name)]
+            layers = [name for name in modules if name and matcher.fullmatch(name)]
             if not layers:
                 raise _unmatched(pattern, modules)
             for layer in layers:

@@ -229,7 +229,8 @@ class AttachedDiffusion:
 
     def _p_sample_guided(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Do what the original does, and record it."""
-        given = self._signature.bind(*args, **kwargs).arguments
+        # What somebody else wrapped may take keywords of any name: those are theirs.
+        given = self._signature.bind(*args, **kwargs).arguments | kwargs
         before = self._batch
         t_index = int(given["t_index"])
         if before is None or t_index >= before.t_index:  # one that was broken off begins again

@@ -32,9 +32,10 @@ def open_dna_diffusion(url: str, options: StoreOptions | None = None) -> Iterato
     """
     tree = ForeignTree(url, options)
     paths = list(tree.files("", _BELOW.__contains__))
-    if not paths:
-        folder, _, name = tree.url.rpartition("/")
-        tree, paths = ForeignTree(folder or ".", options), [name]
+    folder, _, name = tree.url.rpartition("/")
+    beside = ForeignTree(folder or ".", options)
+    if not paths and name not in beside.folders():
+        tree, paths = beside, [name]
         with tree.open(name):  # says what is wrong if there is no such file
             pass
     sequences: list[text.TextFile] = []
