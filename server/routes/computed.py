@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +42,8 @@ class Computed:
     array: NDArray[Any]
     notes: Sequence[str] = ()
     """What is to be said of it, a sentence each."""
+    positions: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """What the entries of an axis are called, by dimension; by default 0, 1, 2, …."""
 
     def part(self, selectors: Mapping[str, str | None]) -> Values:
         """Return the part that *selectors*, by dimension, take; None takes all.
@@ -58,7 +60,8 @@ class Computed:
             taken = take(ALL if text is None else parse_selector(text, plural(dim)), dim, length)
             array = np.take(array, taken, axis=len(coordinates))
             if not isinstance(taken, int):
-                coordinates[dim] = np.array(taken, np.int64)
+                at = np.array(taken, np.int64)
+                coordinates[dim] = self.positions[dim][at] if dim in self.positions else at
         array = np.ascontiguousarray(array).reshape(array.shape)
         return Values(
             run=self.run.manifest.id,

@@ -4,11 +4,13 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
+from numpy.typing import NDArray
 
 from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.selection import Selector, parse_selector, plural
 from archive_schema.wire import CoordinateTable, Problem
 from server.limits import check_size
-from server.query import Slice
+from server.query import reduce
 from server.replies import known_parameters, reply, reply_bytes
 from server.routes.computed import FORMATS, Computed, reply_array, reply_table
 from server.service import service_of
@@ -78,18 +80,20 @@ def attention(
     if wants_entries and where.sparse and number is not None:
         entries = where.strongest(step, head=number, residue=residue, top=top, threshold=threshold)
         return _reply_entries(request, found, entries, format)
-    planned = where.map(step, head=number, residue=residue)
-    limit = service_of(request).settings.max_answer_bytes
-    check_size(planned, limit, "attention at once")
-    if wants_entries and queries is None and keys is None:
-        entries = strongest(_matrix(planned, number), top, threshold)
-        return _reply_entries(request, found, entries, format)
-    if wants_entries:
+    window = {
+        dim: parse_selector(text, plural(dim))
+        for dim, text in (("query", queries), ("key", keys))
+        if text is not None
+    }
+    if wants_entries and window:
         message = "top= and threshold= are of whole maps: leave out queries= and keys="
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    dims, values, positions = _read(request, where, step, number, residue, window)
+    if wants_entries:
+        return _reply_entries(request, found, strongest(values, top, threshold), format)
     notes = _notes(where, residue)
-    computed = Computed(found.run, where.name, ("query", "key"), _matrix(planned, number), notes)
-    return reply_array(request, computed, {"query": queries, "key": keys}, format)
+    computed = Computed(found.run, where.name, dims, values, notes, positions)
+    return reply_array(request, computed, {}, format)
 
 
 @router.get("/summary", response_model=SummaryDocument, summary="Statistics a layer")
@@ -136,11 +140,24 @@ def _head(text: str) -> int | None:
     return int(text)
 
 
-def _matrix(planned: Slice, head: int | None) -> Any:
-    values = planned.array()
+def _read(  # noqa: PLR0917  all of them say what is read
+    request: Request,
+    where: Attention,
+    step: int,
+    head: int | None,
+    residue: int | None,
+    window: dict[str, Selector],
+) -> tuple[tuple[str, ...], NDArray[Any], dict[str, NDArray[np.int64]]]:
+    """Return a map, or the mean of all heads' maps: its axes, values and positions."""
+    settings = service_of(request).settings
+    one = where.map(step, head=0 if head is None else head, residue=residue, window=window)
+    check_size(one, settings.max_answer_bytes, "a map of attention")
     if head is not None:
-        return values
-    return values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return one.dims, one.array(), one.coordinates()
+    planned = where.map(step, head=None, residue=residue, window=window)
+    check_size(planned, settings.max_reduced_bytes, "a mean over heads")
+    dims, mean = reduce(planned, "mean", (where.head,))
+    return dims, mean.astype(np.float32), one.coordinates()
 
 
 def _notes(where: Attention, residue: int | None) -> list[str]:

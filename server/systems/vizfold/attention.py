@@ -11,6 +11,8 @@ from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.systems.vizfold import COLUMN, COUNT, ROW, WEIGHT, sparse_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from archive_schema.selection import Selector
@@ -70,8 +72,20 @@ class Attention:
         told = self.run.field(f"{self.base}{_RESIDUES}", layer=self.layer)
         return [int(one) for one in told.select({"step": step}).array()]
 
-    def map(self, step: int, *, head: int | None, residue: int | None) -> Slice:
+    def map(
+        self,
+        step: int,
+        *,
+        head: int | None,
+        residue: int | None,
+        window: Mapping[str, Selector] | None = None,
+    ) -> Slice:
         """Plan the read of a map (query, key), or with *head* None of all heads' maps.
+
+        Parameters
+        ----------
+        window
+            Of ``query`` and ``key``; by default all.
 
         Raises
         ------
@@ -89,7 +103,7 @@ class Attention:
                 " head are recorded, and what is not recorded is not zero: ask for them by top="
             )
             raise NotFoundError(ErrorKind.NOT_RECORDED, message)
-        return self._field().select(self._selectors(step, head, residue))
+        return self._field().select({**self._selectors(step, head, residue), **(window or {})})
 
     def strongest(
         self,
