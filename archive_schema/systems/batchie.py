@@ -101,6 +101,11 @@ _THETA_FIELDS: Final = {
     f"{SHARED_PREFIX}single_effect_lookup_keys2": _ragged("effect", description="treatment id"),
     f"{SHARED_PREFIX}single_effect_lookup_vals": _ragged("effect"),
 }
+_DRAW_FIELDS: Final = {
+    name: _ragged(*declared.dims[1:])
+    for name, declared in _THETA_FIELDS.items()
+    if not name.startswith(SHARED_PREFIX)
+}
 
 SCREEN: Final = FileKind(
     "screen",
@@ -151,7 +156,18 @@ EVALUATION: Final = FileKind(
     },
     frozenset(("predictions", "observations", "chain_ids", "sample_names")),
 )
+_DRAW_LAYER: Final = re.compile(r"thetas_[0-9]+\.draw_[0-9]+")
 KINDS: Final = (SCREEN, THETAS, DISTANCES, SCORES, EVALUATION)
+
+
+def draw_layer(chain: int, draw: int) -> str:
+    """Return the layer of a draw that is recorded as it is made, before its chain is a file."""
+    return f"thetas_{chain}.draw_{draw}"
+
+
+def is_draw(layer: str) -> bool:
+    """Return whether *layer* is a `draw_layer`, and so no file."""
+    return _DRAW_LAYER.fullmatch(layer) is not None
 
 
 def kind_of(layer: str) -> FileKind | None:
@@ -171,6 +187,7 @@ SYSTEM: Final = SystemDeclaration(
     layers={
         "advanced_screen": _SCREEN_FIELDS | _FILE,
         "*.screen": _SCREEN_FIELDS | _FILE,
+        "thetas_*.draw_*": _DRAW_FIELDS,
         "thetas_*": _THETA_FIELDS | _FILE,
         "distance_matrix*": dict(DISTANCES.fields) | _FILE,
         "score_chunk_*": dict(SCORES.fields) | _FILE,

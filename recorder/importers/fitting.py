@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archive_schema.ledger import Ledger
+    from recorder.recorded import Recorded
 
 _ROOM: Final = 16
 """Text is stored in multiples of so many characters, with half as much again as the first had."""
@@ -24,10 +25,9 @@ _ROOM: Final = 16
 class Fitting:
     """The layers' fields of a run: their dtypes, and how many axes they have."""
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    def __init__(self, known: Ledger | Recorded | None) -> None:
         self._known: dict[tuple[str, str], tuple[str, int]] = {}
-        for field in [] if ledger is None else ledger.fields.values():
-            spec = field.spec
+        for spec in [] if known is None else [field.spec for field in known.fields.values()]:
             if spec.place is Place.LAYERS and spec.layer is not None:
                 self._known[spec.layer, spec.name] = (spec.dtype, len(spec.dims) - 1)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from archive_schema.models import Scalar
     from recorder.importers.fitting import Fitting
     from recorder.importers.foreign import ForeignFile
+    from recorder.importers.source import Sink
 
 ENDING: Final = ".h5"
 _KEPT: Final = re.compile(r"[^/]+\.json|model_evaluation_analysis/[^/]+\.(?:pdf|json)")
@@ -109,6 +110,13 @@ def load(file: ForeignFile, path: str, fitting: Fitting, *, settled: bool) -> Lo
         raise NotWholeError(str(error)) from error
     loaded.fields[FILE] = about.array()
     return loaded
+
+
+def hand_over(loaded: LoadedFile, sink: Sink, step: int) -> None:
+    """Record what a file holds as a layer."""
+    for name in loaded.fields:
+        sink.declare(name, layer=loaded.layer, ragged=True)
+    sink.record(step, None, loaded.layer, **loaded.fields)
 
 
 def _sha256(file: ForeignFile) -> str:

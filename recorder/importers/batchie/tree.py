@@ -21,11 +21,13 @@ from archive_schema.systems.batchie import (
     METADATA_FILE,
     PLATE,
     UNOBSERVED,
+    is_draw,
 )
 from archive_schema.systems.kept_file import FILE
 from recorder.importers.batchie.loading import (
     LoadedFile,
     NotWholeError,
+    hand_over,
     is_known,
     load,
     path_of,
@@ -246,9 +248,7 @@ class BatchieTree:
 
     def _record(self, sink: Sink, at: tuple[int, int], step: _Step, loaded: LoadedFile) -> None:
         self._record_about(sink, at, step, loaded)
-        for name in loaded.fields:
-            sink.declare(name, layer=loaded.layer, ragged=True)
-        sink.record(step.number, None, loaded.layer, **loaded.fields)
+        hand_over(loaded, sink, step.number)
         self._taken[step.number, loaded.layer] = loaded.fields[FILE].tobytes()
 
     def _record_about(
@@ -331,7 +331,7 @@ class BatchieTree:
         for one in ledger.fields.values():
             layer = one.spec.layer
             for number in () if layer is None else one.steps:
-                if layer is not None and number in steps:
+                if layer is not None and number in steps and not is_draw(layer):
                     steps[number].held[path_of(layer)] = None
         self._next = max(ledger.steps, default=-1) + 1
         self._rows = {
