@@ -121,7 +121,7 @@ def info_text(info: KeptInfo, samples: Sequence[Record], labels: Record | None) 
     document: dict[str, Any] = dict(info.head)
     if CLASS_LABELS in document:
         document[CLASS_LABELS] = labels
-    if SAMPLES in document or samples:
+    if SAMPLES in document:
         without = iter(info.without)
         order = range(len(samples)) if info.order is None else info.order
         document[SAMPLES] = [next(without) if at is None else samples[at] for at in order]

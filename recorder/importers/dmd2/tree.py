@@ -100,6 +100,8 @@ class Dmd2Tree:
         self._comparing = False
         self._files: dict[str, ActivationFile | None] = {}
         self._seen: dict[str, Signature] = {}
+        """How files looked last, and how they looked when they were read."""
+        self._surveyed: dict[str, Signature] = {}
         self._pending: list[str] = []
         self._broken: dict[str, str] = {}
         self._odd: list[str] = []
@@ -183,7 +185,7 @@ class Dmd2Tree:
         for name in sorted(filter(is_activations, listed), key=sort_key):
             path = f"{folder}/{name.removesuffix(ENDING)}"
             seen, self._seen[name] = self._seen.get(name), listed[name]
-            if path in self._files and seen == listed[name]:
+            if self._surveyed.get(name) == listed[name]:
                 continue
             if not settled and seen != listed[name]:
                 self._pending.append(name)
@@ -196,6 +198,7 @@ class Dmd2Tree:
                 self._pending += [] if settled else [name]
                 continue
             self._broken.pop(name, None)
+            self._surveyed[name] = listed[name]
             if found is not None:
                 self._append(found)
         return set(listed)
@@ -220,7 +223,7 @@ class Dmd2Tree:
         if signature is None:
             return
         seen, self._seen[_INFO] = self._seen.get(_INFO), signature
-        if seen == signature and self._dataset is not None:
+        if self._surveyed.get(_INFO) == signature:
             return
         if not settled and seen != signature:
             self._dataset = None
@@ -232,6 +235,7 @@ class Dmd2Tree:
             self._broken[_INFO] = str(error)
         else:
             self._broken.pop(_INFO, None)
+            self._surveyed[_INFO] = signature
 
     @property
     def _head(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from archive_schema.systems.dmd2 import (
     TIMESTEP,
     UMAP_AXES,
 )
-from archive_schema.systems.dmd2_files import KeptFiles, KeptInfo
+from archive_schema.systems.dmd2_files import SAMPLES, KeptFiles, KeptInfo
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -128,7 +128,7 @@ def _list(sheet: Sheet, dataset: ImageSet, *, as_told: bool) -> None:
         places = {row.position: n for n, row in enumerate(sheet.rows)}
         listed = [places[at] for at in order] or [places[row.position] for row in named]
         keys = sheet.info.keys or _keys(dataset, named)
-        head = {**sheet.info.head, "num_samples": len(listed)}
+        head = {**sheet.info.head, "num_samples": len(listed), SAMPLES: None}
         sheet.info = sheet.info.model_copy(
             update={"head": head, "keys": keys, "order": tuple(listed), "without": ()}
         )
@@ -174,7 +174,7 @@ def _made(dataset: ImageSet, recorded: list[tuple[int, int]]) -> Sheet:
         "layers": [str(one.spec.layer) for one in dataset.layers],
         "layer_shapes": {str(one.spec.layer): list(one.spec.tail[-3:]) for one in dataset.layers},
         **({"class_labels": None} if dataset.classes else {}),
-        "samples": None,
+        SAMPLES: None,
     }
     sheet.info = KeptInfo(head=head, keys=_keys(dataset, rows))
     return sheet
