@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from archive_schema.models import Scalar
+    from tests.s3_server import S3Server
 
 BLOCKS = "evoformer.blocks."
 
@@ -256,6 +258,22 @@ def test_a_store_without_its_metadata_is_diagnosed(tmp_path: Path) -> None:
         kept.findings.missing
     )
     assert "expected a Zarr archive, found notes.txt" in refusal(_folder(tmp_path / "no.zarr"))
+
+
+def test_an_archive_is_read_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
+    """As a folder of objects, and as a ZIP of which no more is fetched than is asked for."""
+    url = s3.fresh_url()
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.put(str(SYNTHETIC / "data.zarr"), f"{root}/data.zarr", recursive=True)
+    packed = zipped(tmp_path / "data.zip", SYNTHETIC / "data.zarr", "data.zarr/")
+    filesystem.put(str(packed), f"{root}/data.zip")
+    store = open_store("memory://vizfold-bucket")
+
+    reports = [
+        import_file("vizfold", f"{url}/{name}", store, "one") for name in ("data.zarr", "data.zip")
+    ]
+
+    assert [report.known for report in reports] == [False, True]
 
 
 def _folder(path: Path) -> Path:
