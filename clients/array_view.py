@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from clients.choosing import chosen_by
 from clients.session import AsyncSession, Session
 from clients.slices import MaskedArray, Top, largest, masked, read, reduced
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clients.axis import Pick
+    from clients.choosing import Choice
     from clients.exchange import Operation
     from clients.slices import Source
     from clients.slicing import Key, Selection
@@ -148,6 +150,10 @@ class ArrayView(Generic[SessionT]):
             ``step-not-recorded``.
         """
         return type(self)(self._session, self._source, self._selection.select(picks))
+
+    def _chosen(self, choices: dict[str, Choice]) -> Operation[Self]:
+        found = yield from chosen_by(self._source, self._selection, choices, self._session.options)
+        return type(self)(self._session, self._source, found)
 
     def __len__(self) -> int:
         """Return the length of the first axis."""

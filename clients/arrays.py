@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray
 
+    from clients.choosing import Choice
     from clients.slices import MaskedArray, Top
     from clients.slicing import Key
 
@@ -33,6 +34,23 @@ class Array(ArrayView[Session], Reductions[NDArray[Any]]):
             ``not-recorded`` where part of it was not recorded.
         """
         return self._session.run(self._read())
+
+    def sel(self, **choices: Choice) -> Array:
+        """Return a lazy array of the steps and samples whose coordinates are as *choices* say.
+
+        The coordinates are fetched at once, the values when they are asked for. Numbers that
+        are no integers mean the nearest value recorded, a slice the values in ``[start, stop)``;
+        several coordinates narrow together, and the axis is kept. Names of dimensions are
+        selected as by `select`, before; ``class_`` is the coordinate ``class``.
+
+        Raises
+        ------
+        InvalidInputError
+            ``unknown-parameter``, ``invalid-parameter`` or ``invalid-selection``.
+        NotFoundError
+            ``nothing-matches``, naming the values there are.
+        """
+        return self._session.run(self._chosen(choices))
 
     def to_xarray(self) -> xarray.DataArray:
         """Fetch all values, with the coordinates of their steps and samples."""
@@ -87,6 +105,10 @@ class AsyncArray(ArrayView[AsyncSession], Reductions[Awaitable[NDArray[Any]]]):
     async def read(self) -> NDArray[Any]:
         """Fetch all values; errors as `Array.read`."""
         return await self._session.run(self._read())
+
+    async def sel(self, **choices: Choice) -> AsyncArray:
+        """Return a lazy array of the steps and samples that *choices* mean; see `Array.sel`."""
+        return await self._session.run(self._chosen(choices))
 
     async def to_xarray(self) -> xarray.DataArray:
         """Fetch all values, with the coordinates of their steps and samples."""

@@ -96,6 +96,12 @@ class AxisSelection:
             return replace(self, taken=take_steps(selector, sorted(set(self.taken))))
         return replace(self, taken=_among(self.taken, take(selector, self.dim, len(self.taken))))
 
+    def rows(self, rows: Sequence[int]) -> AxisSelection:
+        """Return the entries at *rows* of a kept axis of known length."""
+        if self.taken is None or isinstance(self.taken, int):
+            raise TypeError(f"{self.dim} has no rows")
+        return replace(self, taken=tuple(self.taken[row] for row in rows))
+
     def part(self, start: int, stop: int) -> AxisSelection:
         """Return the entries ``[start, stop)`` of a kept axis of known length."""
         if self.taken is None or isinstance(self.taken, int):

@@ -22,16 +22,18 @@ from archive_schema.errors import (
 )
 from archive_schema.selection import selector_text
 from clients.axis import selector_of
+from clients.choosing import choice_text
 from clients.documents import run_path
 from clients.exchange import Reply, Request, Transfer, error_of, unreachable
 from clients.retry import Patience, retry_after_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
     from clients.axis import Pick
+    from clients.choosing import Choice
     from clients.exchange import Operation
     from clients.options import Options
 
@@ -49,6 +51,8 @@ def file_request(
     steps: Pick | None,
     samples: Pick | None,
     fields: Sequence[str] | None,
+    layers: Sequence[str] | None = None,
+    where: Mapping[str, Choice] | None = None,
     compression: str | None = None,
 ) -> Request:
     """Return the request for a run as one file; its format is by default *target*'s ending.
@@ -69,6 +73,9 @@ def file_request(
             params.append((axis, selector_text(selector_of(pick, axis))))
     if fields is not None:
         params.append(("fields", ",".join(fields)))
+    if layers is not None:
+        params.append(("layers", ",".join(layers)))
+    params += [(name, choice_text(choice)) for name, choice in (where or {}).items()]
     if compression is not None:
         params.append(("compression", compression))
     return Request(f"{run_path(run_id)}/export", params=tuple(params))

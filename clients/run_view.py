@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.globs import matching_names
 from archive_schema.wire import steps_of
 from clients.array_view import SessionT
 from clients.arrays import Array, AsyncArray
@@ -65,6 +66,21 @@ class Named(Mapping[str, ValueT]):
 
     def __repr__(self) -> str:
         return f"<{self._what}s of {', '.join(self._values) or 'nothing'}>"
+
+
+class Layers(Named[Named[ArrayT]]):
+    """The layers of a run by name; called with a glob, those that match."""
+
+    def __call__(self, glob: str) -> Layers[ArrayT]:
+        """Return the layers whose names match *glob*, as people count: ``layers("downs.*")``.
+
+        Raises
+        ------
+        NotFoundError
+            ``layer-not-found`` if none does.
+        """
+        found = {name: self[name] for name in matching_names(self, glob)}
+        return Layers(self._kind, self._what, found or {glob: self[glob]})
 
 
 class RunView(Generic[SessionT, ArrayT]):
@@ -146,13 +162,13 @@ class RunView(Generic[SessionT, ArrayT]):
         return self._named("output", self._document.outputs)
 
     @property
-    def layers(self) -> Named[Named[ArrayT]]:
-        """The recorded fields of each layer of the model."""
+    def layers(self) -> Layers[ArrayT]:
+        """The recorded fields of each layer; ``run.layers("downs.*")`` are those that match."""
         layers = {
             layer.name: self._named(f"field of layer {layer.name!r},", layer.fields)
             for layer in self._document.layers
         }
-        return Named(ErrorKind.LAYER_NOT_FOUND, "layer", layers)
+        return Layers(ErrorKind.LAYER_NOT_FOUND, "layer", layers)
 
     def layer(self, name: str) -> Named[ArrayT]:
         """Return the recorded fields of the layer *name*.

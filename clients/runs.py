@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clients.axis import Pick
+    from clients.choosing import Choice
     from clients.download import Report
 
 
@@ -112,6 +113,8 @@ class Run(Recording):
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
+        layers: Sequence[str] | None = None,
+        where: Mapping[str, Choice] | None = None,
         compression: str | None = None,
         overwrite: bool = False,
         progress: bool | Report | None = None,
@@ -129,6 +132,11 @@ class Run(Recording):
             Name of a format of the run's system; by default what *path* ends in: ``.h5``.
         steps, samples, fields
             Only these.
+        layers
+            Globs: of the layers only those that match.
+        where
+            What coordinates of steps and samples must be: ``{"cell_type": "K562"}``; see
+            `Array.sel`.
         compression
             ``gzip`` for HDF5, ``deflate`` for NPZ: a smaller file, whose download begins anew
             if it breaks off. The server compresses it once before the first byte of an HDF5
@@ -154,6 +162,8 @@ class Run(Recording):
             steps=steps,
             samples=samples,
             fields=fields,
+            layers=layers,
+            where=where,
             compression=compression,
         )
         with shown(target.name, progress=progress) as report:
@@ -206,6 +216,8 @@ class AsyncRun(AsyncRecording):
         steps: Pick | None = None,
         samples: Pick | None = None,
         fields: Sequence[str] | None = None,
+        layers: Sequence[str] | None = None,
+        where: Mapping[str, Choice] | None = None,
         compression: str | None = None,
         overwrite: bool = False,
         progress: bool | Report | None = None,
@@ -219,6 +231,8 @@ class AsyncRun(AsyncRecording):
             steps=steps,
             samples=samples,
             fields=fields,
+            layers=layers,
+            where=where,
             compression=compression,
         )
         with shown(target.name, progress=progress) as report:

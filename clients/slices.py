@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from archive_schema.errors import ErrorKind, FormatError, invalid
-from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, steps_of
+from archive_schema.wire import DIMS_HEADER, DTYPE_HEADER, SHAPE_HEADER, TOP_COLUMNS, steps_of
 from clients.axis import SAMPLE, STEP
 from clients.documents import run_path
 from clients.exchange import Request, changed
@@ -19,7 +19,7 @@ from clients.retry import fetched
 from clients.slicing import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,12 +59,14 @@ class Source:
 
 
 class Top(NamedTuple):
-    """The largest values of a matrix, largest first."""
+    """The largest values of a matrix, or of several, largest first."""
 
     rows: NDArray[np.int64]
-    """Positions along the first axis, or step numbers."""
+    """Positions along the last axis but one, or step numbers."""
     columns: NDArray[np.int64]
     values: NDArray[Any]
+    places: Mapping[str, NDArray[np.int64]]
+    """The same along the axes before, by their names: which matrix."""
 
 
 def read(source: Source, selection: Selection, options: Options) -> Operation[NDArray[Any]]:
@@ -122,10 +124,10 @@ def reduced(
 def largest(
     source: Source, selection: Selection, options: Options, k: int, threshold: float | None
 ) -> Operation[Top]:
-    """Let the server find the *k* largest values of a matrix."""
+    """Let the server find the *k* largest values of a matrix, or of several."""
     limit = {} if threshold is None else {"threshold": repr(float(threshold))}
     request = slice_request(source, selection, "npz", top=str(k), **limit)
-    return (yield from fetched(request, options.retry, _top))
+    return (yield from fetched(request, options.retry, partial(_top, selection.dims[:-2])))
 
 
 def most_values(source: Source, options: Options) -> int:
@@ -174,6 +176,8 @@ def _masked(source: Source, selection: Selection, reply: Reply) -> MaskedArray:
     return np.ma.MaskedArray(values, mask=missing)
 
 
-def _top(reply: Reply) -> Top:
-    members = npz_members(reply, ("rows", "columns", "values"))
-    return Top(members["rows"], members["columns"], members["values"])
+def _top(before: Sequence[str], reply: Reply) -> Top:
+    columns = {dim: f"{dim}_" if dim in TOP_COLUMNS else dim for dim in before}
+    members = npz_members(reply, ("rows", "columns", "values", *columns.values()))
+    places = {dim: members[column] for dim, column in columns.items()}
+    return Top(members["rows"], members["columns"], members["values"], places)

@@ -100,6 +100,10 @@ class Selection:
             )
         )
 
+    def rows(self, dim: str, rows: Sequence[int]) -> Selection:
+        """Return the entries at *rows* of the kept dimension *dim*."""
+        return Selection(tuple(axis.rows(rows) if axis.dim == dim else axis for axis in self.axes))
+
     def index(self, key: Key) -> Selection:
         """Return what *key*, as written between brackets, takes of this; errors as `select`."""
         keys = key if isinstance(key, tuple) else (key,)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import pyarrow as pa
 
-from archive_schema.wire import MEDIA_TYPES, SliceFormat
+from archive_schema.wire import MEDIA_TYPES, TOP_COLUMNS, SliceFormat
 from server.formats.binary import npz_file
 from server.formats.json import json_values
 from server.formats.tidy import table_arrow, table_csv
@@ -26,10 +26,8 @@ def encode_top(found: Planned, largest: Largest, chosen: SliceFormat) -> Body:
     first, under the names of these axes.
     """
     *before, rows, columns = largest.places
-    # An axis may have the name of a column that is there in any case.
-    plain = {"row", "column", "value", "rows", "columns", "values"}
     leading = {
-        f"{dim}_" if dim in plain else dim: places
+        f"{dim}_" if dim in TOP_COLUMNS else dim: places
         for dim, places in zip(largest.dims, before, strict=False)
     }
     values = largest.values

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
 from archive_schema.errors import ErrorKind, InvalidInputError, TooLargeError
+from archive_schema.globs import is_glob
 from archive_schema.selection import plural
 from archive_schema.wire import Problem, QueryDocument, SliceFormat, SliceQuery
 from server.answers import BodyResponse, Head
@@ -13,7 +14,7 @@ from server.conditional import etag
 from server.formats import choose_format, values_of
 from server.formats.binary import npz, raw_parts
 from server.parameters import select
-from server.query import FieldView, RunView, Slice, is_glob, matching_fields, narrowed
+from server.query import FieldView, RunView, Slice, matching_fields, narrowed
 from server.replies import known_parameters
 from server.routes.planned import choosable
 from server.service import service_of

@@ -32,7 +32,8 @@ def record(store: str) -> None:
         recorder.declare("score_matrix", dims=("sample", "position", "channel"))
         recorder.declare("attention", dims=("sample", "head", "query", "key"), every=5)
         recorder.inputs(original_samples=rng.integers(4, size=(16, 50)))
-        recorder.sample_coordinates(label=rng.integers(2, size=16))
+        names: dict[str, Any] = {"class": ["K562", "HepG2"] * 8}
+        recorder.sample_coordinates(label=rng.integers(2, size=16), **names)
         for step in range(20):
             recorder.record(
                 step,
