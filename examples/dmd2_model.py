@@ -74,7 +74,8 @@ class EDMPrecond(nn.Module):
         level = sigma.reshape(-1, 1, 1, 1)
         total = (level**2 + 0.25).sqrt()
         made = self.model(x / total, sigma.reshape(-1).log() / 4, class_labels)
-        return 0.25 / total**2 * x + 0.5 * level / total * made
+        prediction: torch.Tensor = 0.25 / total**2 * x + 0.5 * level / total * made
+        return prediction
 
 
 def karras(steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002) -> list[float]:

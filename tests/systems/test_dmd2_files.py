@@ -75,9 +75,13 @@ def coordinate(run: RunView, name: str) -> dict[int, Any]:
     return {} if known is None else dict(known.values)
 
 
+def _nothing() -> None:
+    pass
+
+
 def follow(root: Path, store: Store, *acts: Callable[[], object], **how: Any) -> ImportReport:
     """Follow a tree with three looks after each act, and then end."""
-    script = iter([lambda: None] * 2 + [s for act in acts for s in (act, *[lambda: None] * 2)])
+    script = iter([_nothing] * 2 + [s for act in acts for s in (act, _nothing, _nothing)])
 
     def wait() -> bool:
         act = next(script, None)
@@ -374,7 +378,7 @@ def test_samples_that_were_generated_in_the_app(
 ) -> None:
     """What the app keeps of a trajectory: places in the projection, noise levels and pictures."""
     write_set(tmp_path, (2,))
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"step": at, "sigma": 80.0 / (at + 1), "x": at + 0.5, "y": -1.0,
          "image_path": f"images/intermediates/sample_000002_step{at}.png"}
         for at in range(3)
