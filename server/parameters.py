@@ -17,8 +17,25 @@ if TYPE_CHECKING:
     from archive_schema.selection import Selector
     from server.query import Reduction
 
-OPTIONS: Final = ("format", "missing", "reduce", "over", "top", "threshold")
+OPTIONS: Final = (
+    "format",
+    "missing",
+    "reduce",
+    "over",
+    "keep",
+    "then",
+    "downsample",
+    "quant",
+    "top",
+    "threshold",
+)
 """What a slice takes beside the names of its dimensions."""
+STATISTICS: Final = "stats"
+"""What `reduce` is for a table of statistics instead of one number."""
+QUANTS: Final = ("u8", "u16")
+LAST_TWO: Final = "*"
+"""Stands for the last two dimensions, whatever they are called."""
+MOST_PARTS: Final = 1 << 20
 MOST_TRIPLETS: Final = 1_000_000
 """What `top` may be at most, and what a threshold alone gives at most."""
 _MOST_PARAMETERS: Final = 64
@@ -34,6 +51,24 @@ class Top:
 
 
 @dataclass(frozen=True, slots=True)
+class ReductionRequest:
+    """How the values of a slice are reduced."""
+
+    operation: Reduction | None
+    """None for a table of statistics."""
+    over: tuple[str, ...] | None
+    """Dimensions to reduce; None for all, or all but *keep*."""
+    keep: tuple[str, ...] | None
+    then: Reduction | None
+    """What is done to the rest after that, but for *keep*."""
+
+    def __str__(self) -> str:
+        """Return a text that tells it from others."""
+        dims = (".".join(names or ()) for names in (self.over, self.keep))
+        return "-".join((self.operation or STATISTICS, *dims, self.then or ""))
+
+
+@dataclass(frozen=True, slots=True)
 class SliceRequest:
     """What the parameters of a slice say."""
 
@@ -42,10 +77,17 @@ class SliceRequest:
     """What is neither a dimension nor an option: coordinates of steps and samples, or unknown."""
     format: str | None = None
     missing: Literal["error", "mask"] = "error"
-    reduce: Reduction | None = None
-    over: tuple[str, ...] | None = None
-    """Dimensions to reduce; None for all."""
+    reduction: ReductionRequest | None = None
+    downsample: Mapping[str, int] | None = None
+    """Parts at most, by dimension; those of the last two by `LAST_TWO`."""
+    quant: Literal["u8", "u16"] | None = None
     top: Top | None = None
+
+    @property
+    def how(self) -> str:
+        """What is computed of the slice, for tags: equal where the answers are."""
+        parts = ".".join(f"{dim}:{most}" for dim, most in (self.downsample or {}).items())
+        return f"{self.reduction or ''}~{parts}~{self.quant or ''}"
 
 
 def query_parameters(query_string: bytes) -> dict[str, str]:
@@ -126,16 +168,18 @@ def _slice_request(
     missing = options.get("missing", "error")
     if missing not in ("error", "mask"):
         raise _expected("missing", "error or mask", missing)
-    reduce, over = _reduction(options, dims)
-    return SliceRequest(
+    request = SliceRequest(
         selectors,
         named,
         options.get("format"),
         "mask" if missing == "mask" else "error",
-        reduce,
-        over,
+        _reduction(options, dims),
+        _downsample(options, dims),
+        _quant(options),
         _top(options),
     )
+    _check_together(request, options)
+    return request
 
 
 _kept_request = lru_cache(maxsize=1024)(_slice_request)
@@ -182,26 +226,68 @@ def select(
     return selectors, chosen, named
 
 
-def _reduction(
-    options: Mapping[str, str], dims: Sequence[str]
-) -> tuple[Reduction | None, tuple[str, ...] | None]:
-    name, over = options.get("reduce"), options.get("over")
-    reduce = next((one for one in REDUCTIONS if one == name), None)
+def _reduction(options: Mapping[str, str], dims: Sequence[str]) -> ReductionRequest | None:
+    name = options.get("reduce")
+    expected = f"one of {', '.join((*REDUCTIONS, STATISTICS))}"
     if name is None:
-        if over is not None:
-            raise _expected("reduce", f"one of {', '.join(REDUCTIONS)} beside over", None)
-        return None, None
-    if reduce is None:
-        raise _expected("reduce", f"one of {', '.join(REDUCTIONS)}", name)
-    if "top" in options or "threshold" in options:
-        raise _expected("reduce", "either reduce, or top and threshold", reduce)
-    if over is None:
-        return reduce, None
-    names = tuple(axis_of_parameter(part.strip(), dims) or part.strip() for part in over.split(","))
+        for beside in ("over", "keep", "then"):
+            if beside in options:
+                raise _expected("reduce", f"{expected} beside {beside}", None)
+        return None
+    operation = next((one for one in REDUCTIONS if one == name), None)
+    if operation is None and name != STATISTICS:
+        raise _expected("reduce", expected, name)
+    over, keep = (_dims(options, one, dims) for one in ("over", "keep"))
+    text = options.get("then")
+    then = next((one for one in REDUCTIONS if one == text), None)
+    if text is not None and (then is None or over is None or operation is None):
+        what = f"one of {', '.join(REDUCTIONS)}, after a reduce= over= some dimensions"
+        raise _expected("then", what, text)
+    if over is not None and keep is not None and (then is None or set(over) & set(keep)):
+        raise _expected("keep", "either over or keep, or with then what is left of it", None)
+    return ReductionRequest(operation, over, keep, then)
+
+
+def _dims(options: Mapping[str, str], option: str, dims: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the dimensions that an option names, by their names or plurals."""
+    text = options.get(option)
+    if text is None:
+        return None
+    names = tuple(axis_of_parameter(part.strip(), dims) or part.strip() for part in text.split(","))
     unknown = [name for name in names if name not in dims]
     if unknown or len(set(names)) < len(names):
-        raise _expected("over", f"distinct names of {', '.join(dims) or 'no dimension'}", over)
-    return reduce, names
+        raise _expected(option, f"distinct names of {', '.join(dims) or 'no dimension'}", text)
+    return names
+
+
+def _downsample(options: Mapping[str, str], dims: Sequence[str]) -> dict[str, int] | None:
+    text = options.get("downsample")
+    if text is None:
+        return None
+    if ":" not in text:
+        return {LAST_TWO: _positive("downsample", text, MOST_PARTS)}
+    pairs = [part.partition(":") for part in text.split(",")]
+    names = _dims({"downsample": ",".join(name for name, _, _ in pairs)}, "downsample", dims)
+    counts = [_positive("downsample", count.strip(), MOST_PARTS) for _, _, count in pairs]
+    return dict(zip(names or (), counts, strict=True))
+
+
+def _quant(options: Mapping[str, str]) -> Literal["u8", "u16"] | None:
+    text = options.get("quant")
+    if text not in (None, *QUANTS):
+        raise _expected("quant", " or ".join(QUANTS), text)
+    return "u8" if text == "u8" else "u16" if text == "u16" else None
+
+
+def _check_together(request: SliceRequest, options: Mapping[str, str]) -> None:
+    """Refuse options of which each asks for another kind of answer."""
+    computed = [name for name in ("reduce", "downsample", "quant") if name in options]
+    if computed and request.top is not None:
+        raise _expected(computed[0], f"either {computed[0]}, or top and threshold", None)
+    if request.reduction and request.reduction.operation is None and computed[1:]:
+        raise _expected(computed[1], f"none beside reduce={STATISTICS}", options[computed[1]])
+    if request.missing == "mask" and request.quant is not None:
+        raise _expected("quant", "either quant or missing=mask", request.quant)
 
 
 def _top(options: Mapping[str, str]) -> Top | None:

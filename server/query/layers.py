@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
+from archive_schema.globs import matching_names, natural
 from archive_schema.models import Place
 from server.query.slice import PIECE_NBYTES, Slice
 
@@ -23,14 +22,7 @@ if TYPE_CHECKING:
 
 LAYER: Final = "layer"
 """The axis along which layers lie."""
-_GLOB: Final = re.compile(r"[*?\[]")
-_DIGITS: Final = re.compile(r"([0-9]+)")
 _MOST_SHOWN: Final = 20
-
-
-def is_glob(layer: str) -> bool:
-    """Return whether *layer* may mean several layers."""
-    return _GLOB.search(layer) is not None
 
 
 def matching_layers(run: RunView, glob: str) -> list[str]:
@@ -44,14 +36,14 @@ def matching_layers(run: RunView, glob: str) -> list[str]:
         ``layer-not-found``, naming what there is.
     """
     known = run.layers()
-    found = [glob] if glob in known else [name for name in known if fnmatchcase(name, glob)]
+    found = matching_names(known, glob)
     if not found:
         names = sorted(known, key=natural)
         more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
         there = ", ".join(names[:_MOST_SHOWN]) + more if names else "none"
         message = f"no layer of run {run.manifest.id!r} matches {glob[:200]!r}; there are: {there}"
         raise NotFoundError(ErrorKind.LAYER_NOT_FOUND, message)
-    return sorted(found, key=natural)
+    return found
 
 
 def matching_fields(run: RunView, glob: str, name: str) -> list[FieldView]:
@@ -73,20 +65,6 @@ def matching_fields(run: RunView, glob: str, name: str) -> list[FieldView]:
         )
         raise NotFoundError(ErrorKind.FIELD_NOT_FOUND, message)
     return found
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts names as people count: ``blocks.2`` before ``blocks.10``.
-
-    Examples
-    --------
-    >>> sorted(["blocks.10", "blocks.2", "a"], key=natural)
-    ['a', 'blocks.2', 'blocks.10']
-    """
-    parts = enumerate(_DIGITS.split(name))
-    return [
-        (len(digits := part.lstrip("0")), digits) if at % 2 else (0, part) for at, part in parts
-    ]
 
 
 class LayerSlices:

@@ -7,15 +7,18 @@ values do what they do in NumPy: a NaN makes every result that it enters NaN.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 
 from archive_schema.errors import ErrorKind, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from server.query.field import FieldView
     from server.query.layers import Planned
 
 Reduction: TypeAlias = Literal["mean", "std", "min", "max", "sum", "l2", "entropy"]
@@ -24,8 +27,54 @@ REDUCTIONS: Final[tuple[Reduction, ...]] = get_args(Reduction)
 _MATRIX: Final = 2
 
 
+class Reducible(Protocol):
+    """What is read in boxes: a planned slice, slices of several layers, or what came of one."""
+
+    @property
+    def field(self) -> FieldView:
+        """What it is of."""
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of its axes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length along each of *dims*."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    def boxes(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Yield each piece with its place."""
+
+    def recorded(self) -> NDArray[np.bool_]:
+        """Return which of it is recorded."""
+
+
+class Held:
+    """What came of a slice, in memory, to be reduced again."""
+
+    def __init__(self, field: FieldView, dims: tuple[str, ...], array: NDArray[Any]) -> None:
+        self.field = field
+        self.dims = dims
+        self.array = array
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype: np.dtype[Any] = array.dtype
+
+    def boxes(self) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Yield all of it, unless it is empty."""
+        if self.array.size:
+            yield tuple(slice(0, length) for length in self.shape), self.array
+
+    def recorded(self) -> NDArray[np.bool_]:
+        """Return that all of it is."""
+        return np.ones(1, bool)
+
+
 def reduce(
-    values: Planned, op: Reduction, over: tuple[str, ...] = ()
+    values: Reducible, op: Reduction, over: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], NDArray[Any]]:
     """Reduce *values* over the dims *over*; over all its dims if none is named.
 
@@ -95,7 +144,7 @@ def top(values: Planned, k: int, threshold: float | None = None) -> Largest:
             f" got {values.dtype} along {values.dims}, and {k}"
         )
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    _check_recorded(values)
+    check_recorded(values)
     at, best = np.empty(0, np.int64), np.empty(0, values.dtype)
     for place, piece in values.boxes():
         flat = piece.reshape(-1)
@@ -119,19 +168,17 @@ def top(values: Planned, k: int, threshold: float | None = None) -> Largest:
     return Largest(values.dims, places, best[order])
 
 
-def _axes(values: Planned, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
+def _axes(values: Reducible, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
     if op not in REDUCTIONS:
         message = f"expected a reduction of {', '.join(REDUCTIONS)}; got {op!r}"
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    if values.dtype.kind not in "biuf":
-        message = f"expected numbers to reduce; field {values.field.path!r} is {values.dtype}"
-        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+    check_numbers(values)
     for dim in over:
         if dim not in values.dims:
             known = ", ".join(values.dims) or "none"
             message = f"cannot reduce over {dim!r}; the dimensions of the slice are: {known}"
             raise InvalidInputError(ErrorKind.UNKNOWN_PARAMETER, message)
-    _check_recorded(values)
+    check_recorded(values)
     axes = tuple(sorted({values.dims.index(dim) for dim in over or values.dims}))
     kept = [n for axis, n in enumerate(values.shape) if axis not in axes]
     if op in ("min", "max") and 0 in values.shape and 0 not in kept:
@@ -140,7 +187,27 @@ def _axes(values: Planned, op: str, over: tuple[str, ...]) -> tuple[int, ...]:
     return axes
 
 
-def _check_recorded(values: Planned) -> None:
+def check_numbers(values: Reducible) -> None:
+    """Refuse text.
+
+    Raises
+    ------
+    InvalidInputError
+        ``invalid-parameter``.
+    """
+    if values.dtype.kind not in "biuf":
+        message = f"expected numbers to reduce; field {values.field.path!r} is {values.dtype}"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+
+
+def check_recorded(values: Reducible) -> None:
+    """Refuse what is not recorded as a whole: absent is no value.
+
+    Raises
+    ------
+    NotFoundError
+        ``not-recorded``.
+    """
     recorded = values.recorded()
     if not recorded.all():
         message = (
@@ -150,19 +217,19 @@ def _check_recorded(values: Planned) -> None:
         raise NotFoundError(ErrorKind.NOT_RECORDED, message)
 
 
-def _within(place: tuple[slice, ...], axes: tuple[int, ...]) -> tuple[slice, ...]:
+def within(place: tuple[slice, ...], axes: tuple[int, ...]) -> tuple[slice, ...]:
     """Return where the reduced piece goes, in a result that keeps the axes with length 1."""
     return tuple(slice(0, 1) if axis in axes else one for axis, one in enumerate(place))
 
 
 def _extreme(
-    values: Planned, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
+    values: Reducible, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
 ) -> NDArray[Any]:
     least = op == "min"
     result = np.empty(shape, values.dtype)
     seen = np.zeros(shape, bool)
     for place, piece in values.boxes():
-        at = _within(place, axes)
+        at = within(place, axes)
         found = (np.min if least else np.max)(piece, axis=axes, keepdims=True)
         other = np.where(seen[at], result[at], found)
         result[at] = (np.minimum if least else np.maximum)(found, other)
@@ -170,11 +237,11 @@ def _extreme(
     return result
 
 
-def _deviation(values: Planned, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+def _deviation(values: Reducible, axes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
     """Merge each piece's mean and squared deviations into those of the pieces before it."""
     count, mean, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for place, piece in values.boxes():
-        at = _within(place, axes)
+        at = within(place, axes)
         wide = piece.astype(np.float64)
         size = float(np.prod([piece.shape[axis] for axis in axes]))
         middle = wide.mean(axis=axes, keepdims=True)
@@ -188,11 +255,11 @@ def _deviation(values: Planned, axes: tuple[int, ...], shape: tuple[int, ...]) -
 
 
 def _summed(
-    values: Planned, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
+    values: Reducible, op: str, axes: tuple[int, ...], shape: tuple[int, ...]
 ) -> NDArray[Any]:
     total, weighted = np.zeros(shape), np.zeros(shape)
     for place, piece in values.boxes():
-        at = _within(place, axes)
+        at = within(place, axes)
         wide = piece.astype(np.float64)
         if op == "l2":
             wide = np.square(wide)

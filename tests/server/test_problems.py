@@ -33,6 +33,7 @@ VALUES = {
     "field": "score",
     "layer": LAYER,
     "key": "trace/score/zarr.json",
+    "kind": "msa_row",
     "parameter": "W",
     "path": "iter_0/plate_0/screen/selected_plate",
 }
