@@ -79,9 +79,7 @@ class Watched:
             patch.setattr(openfold_model, "softmax_no_cast", softmax)
             patch.setattr(model, "chunk_size", None)
             hooks = [
-                block.register_forward_hook(
-                    lambda _, __, out, at=at: self.saw(at, out)  # type: ignore[misc]
-                )
+                block.register_forward_hook(lambda _, __, out, at=at: self.saw(at, out))
                 for at, block in enumerate(model.evoformer.blocks)
             ]
             self.outputs = {name: one.numpy() for name, one in predicted(model).items()}
