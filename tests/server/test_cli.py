@@ -18,7 +18,7 @@ import pytest
 
 from tests.command import Done, trace_archive
 from tests.ports import unused_port
-from tests.server.conftest import SAMPLES, STEPS, write_run
+from tests.server.conftest import LAYER, SAMPLES, STEPS, write_run
 
 if TYPE_CHECKING:
     from archive_schema.store import Store
@@ -96,6 +96,25 @@ def test_export_writes_what_http_gives(store: Store, tmp_path: Path) -> None:
     with h5py.File(out) as file:
         assert file  # readable as a whole
     assert [path.name for path in tmp_path.glob("run*")] == ["run.h5"]
+
+
+def test_export_goes_by_coordinates_and_globs(store: Store, tmp_path: Path) -> None:
+    """Steps 1 and 2 have timesteps 0.8 and 0.6."""
+    out = tmp_path / "part.npz"
+    asked = ("--where", "timestep=0.5:0.9", "--layers", "blocks.*", "--fields", "output")
+
+    result = run("export", "sealed", str(out), *asked, store=store)
+    nowhere = run("export", "sealed", "x.npz", "--where", "timestep=7:", store=store)
+    unknown = run("export", "sealed", "x.npz", "--where", "label=7", store=store)
+    unreadable = run("export", "sealed", "x.npz", "--where", "timestep", store=store)
+
+    assert result.returncode == 0, result.stderr
+    with np.load(out) as file:
+        assert file[f"layers/{LAYER}/output"].shape == (2, SAMPLES, 3)
+    assert "nothing-matches" in nowhere.stderr
+    assert "expected timestep" in unknown.stderr
+    assert unreadable.returncode == 2
+    assert "NAME=VALUE" in unreadable.stderr
 
 
 def test_an_output_is_never_replaced_unless_forced(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import h5py
 import httpx
@@ -525,3 +526,33 @@ def test_a_zip_of_members_keeps_the_names_of_layers(runs: httpx.Client) -> None:
 
     assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
     assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(["recycle", "timestep", "class", "plate", "step.both", "sample.both"]),
+    text=st.text(max_size=12) | st.from_regex(r"[-+.,:0-9einf ]{0,12}", fullmatch=True),
+    layer=st.sampled_from(["downs.2", "downs.*"]) | st.text("*?[]!-.adn0", min_size=1, max_size=6),
+)
+def test_whatever_is_asked_of_a_coordinate_is_answered_or_told(
+    runs: httpx.Client, name: str, text: str, layer: str
+) -> None:
+    query = {name: text, "format": "npz"}
+    for path in ("fields/score", f"layers/{quote(layer, safe='')}/out"):
+        answer = runs.get(f"/runs/sealed/{path}", params=query)
+        if answer.status_code != 200:
+            assert answer.status_code in (404, 422), answer.text
+            is_problem(answer, answer.status_code)
+
+
+def test_coordinates_are_described_as_parameters_of_any_name(runs: httpx.Client) -> None:
+    paths = runs.get("/openapi.json").json()["paths"]
+
+    for path in ("/fields/{field}", "/layers/{layer}/{field}", "/steps", "/samples", ".npz"):
+        listed = paths[f"/runs/{{run}}{path}"]["get"]["parameters"]
+        (described,) = [one for one in listed if one["name"] == "coordinates"]
+        assert described["explode"] is True
+        assert described["schema"]["additionalProperties"] == {"type": "string"}
+        assert "recycle=2" in described["description"]
