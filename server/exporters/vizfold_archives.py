@@ -15,7 +15,7 @@ from server.exporters.hdf5_tree import Dataset, Group
 from server.exporters.npz import npz_file
 from server.exporters.values import Values, cast_to
 from server.exporters.virtual_file import Literal, VirtualFile
-from server.exporters.vizfold_zarr import vizfold_zarr
+from server.exporters.vizfold_zarr import no_place, vizfold_zarr
 from server.systems.vizfold import Prediction, pdb_text
 
 if TYPE_CHECKING:
@@ -130,10 +130,7 @@ class _Archiveformat:
         notes = [*self._cut.notes]
         if len(self._cut.steps) > 1:
             notes.append(f"of {len(self._cut.steps)} passes the last one")
-        if self._left:
-            left = sorted(self._left)
-            more = f" and {len(left) - 5} more" if len(left) > 5 else ""  # noqa: PLR2004
-            notes.append(f"no place in this format: {', '.join(left[:5])}{more}")
+        notes += no_place(self._left)
         return tuple(notes)
 
     _outputs_of: Final = {

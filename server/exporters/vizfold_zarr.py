@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CHUNK_NBYTES: Final = 4 << 20
 _MAP_AXES: Final = 3
+_MOST_SHOWN: Final = 5
 _STRUCTURE: Final = {
     "final_atom_positions": "atom_positions",
     "final_atom_mask": "atom_mask",
@@ -61,10 +62,17 @@ def vizfold_zarr(run: RunView, steps: Collection[int]) -> Tree:
         if field.path not in placed
         and field.path not in ("inputs/sequence", "inputs/residue_index")
     )
-    notes = [f"no place in this layout: {', '.join(left)}"] if left else []
+    notes = no_place(left)
     if len(run.steps) > 1:
         notes.append(f"of passes {', '.join(map(str, run.steps))} the last of those asked for")
     return Tree(tuple(files), tuple(notes))
+
+
+def no_place(paths: Collection[str]) -> list[str]:
+    """Return what is to be said of fields that a layout has no place for, if there are any."""
+    shown = sorted(paths)
+    more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
+    return [f"no place in this layout: {', '.join(shown[:_MOST_SHOWN])}{more}"] if shown else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,7 @@ def _metadata(prediction: Prediction) -> Iterator[_ZarrArray]:
         "sequence": sequence,
     }
     length = told.get("num_residues") or (sequence and len(sequence.replace(":", "")))
-    passes = told.get("num_recycles") or len(prediction.passes)
+    passes = told.get("num_recycles") or len(prediction.passes) or None
     texts = {name: text for name, text in values.items() if isinstance(text, str)}
     numbers = {"num_residues": length, "num_recycles": passes}
     for name, text in texts.items():

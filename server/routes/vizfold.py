@@ -114,7 +114,7 @@ def statistics(
     for values in slices.values():
         check_size(values, limit, "a summary of one field")
     told = summary(slices)
-    number = next(n for n, at in found.passes.items() if at == step)
+    number = next((n for n, at in found.passes.items() if at == step), None)
     document = SummaryDocument(run=run, recycle=number, **told)
     return reply(request, document, sealed=found.run.sealed)
 

@@ -229,3 +229,17 @@ def test_statistics_are_those_of_esmfolds_summary(url: str) -> None:
     some = httpx.get(f"{url}/mixed/vizfold/summary?layers=esm.layers.2").json()
     assert list(some["attention"]) == ["esm.layers.2/attention"]
     assert not some["activations"]
+
+
+def test_a_pass_that_nobody_numbered_is_the_last_and_has_no_number(url: str) -> None:
+    """Files of OpenFold do not always say how many passes there were."""
+    store = open_store(STORE)
+    with TraceRecorder(store, run="unnumbered", system="vizfold") as recorder:
+        layer = "evoformer.blocks.0"
+        recorder.record(0, layer=layer, pairwise_attention=maps(2, LENGTH))
+
+    assert httpx.get(f"{url}/unnumbered/vizfold").json()["recycles"] == []
+    ask = "/unnumbered/vizfold/attention/pairwise?layer=0&head=1"
+    assert np.array_equal(matrix(url, ask), maps(2, LENGTH)[1])
+    assert "none is numbered" in detail(url, f"{ask}&recycle=0", 404)
+    assert httpx.get(f"{url}/unnumbered/vizfold/summary").json()["recycle"] is None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LARGEST_NBYTES: Final = 4 << 30
 """What is recorded at once; it takes about three times as much memory while it is."""
 _LARGEST_TILE_NBYTES: Final = 64 << 20
+_MOST_PASSES: Final = 1 << 16
 _LARGEST_METADATA: Final = 1 << 16
 _FEWEST_ZEROS: Final = 0.5
 _WANTED: Final = {
@@ -95,7 +96,8 @@ class ArchiveSource:
         self.samples = self._samples()
         self.tile: int | None = self._tile()
         passes = self._told.get(PASSES)
-        last = passes - 1 if isinstance(passes, int) and passes > 0 else 0
+        self._knows_pass = isinstance(passes, int) and 0 < passes < _MOST_PASSES
+        last = passes - 1 if self._knows_pass and isinstance(passes, int) else 0
         self.steps: tuple[int, ...] = (last,)
         if last:
             self.findings.odd.append(
@@ -110,7 +112,8 @@ class ArchiveSource:
         total = sum(one.array.nbytes for one in self._placed)
         done = 0
         step = self.steps[0]
-        sink.record(step, None, None, **{RECYCLE: step})
+        if self._knows_pass:
+            sink.record(step, None, None, **{RECYCLE: step})
         for one in self._placed:
             role = one.role
             sink.declare(role.field, layer=role.layer, place=role.place, dims=role.dims)

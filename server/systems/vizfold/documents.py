@@ -35,7 +35,8 @@ class SummaryDocument(WireDocument):
     """Statistics a layer, by ``<layer>/<field>``."""
 
     run: str
-    recycle: int
+    recycle: int | None
+    """None where nobody knows which pass it is."""
     attention: dict[str, dict[str, float | None]]
     activations: dict[str, dict[str, float | None]]
 

@@ -56,10 +56,10 @@ class Prediction:
 
     @property
     def passes(self) -> dict[int, int]:
-        """Return the step of each pass that is recorded, by its number."""
+        """Return the step of each pass that is recorded, by its number, where that is known."""
         known = self.run.ledger.step_coordinates.get(RECYCLE)
         values = {} if known is None else dict(known.values)
-        return {int(values.get(step, step)): step for step in self.run.steps}
+        return {int(values[step]): step for step in self.run.steps if step in values}
 
     def step(self, recycle: int | None = None) -> int:
         """Return the step of a pass: by its number, negative from the last, or the last.
@@ -69,15 +69,15 @@ class Prediction:
         NotFoundError
             ``step-not-recorded``, naming the passes there are.
         """
+        steps = self.run.steps
         passes = self.passes
-        numbers = sorted(passes)
-        if recycle is None or recycle < 0:
-            at = -1 if recycle is None else recycle
-            if len(numbers) >= -at:
-                return passes[numbers[at]]
-        elif recycle in passes:
+        if recycle is None and steps:
+            return steps[-1]
+        if recycle is not None and recycle < 0 and len(steps) >= -recycle:
+            return steps[recycle]
+        if recycle in passes:
             return passes[recycle]
-        there = ", ".join(map(str, numbers)) or "none"
+        there = ", ".join(map(str, sorted(passes))) or "none is numbered"
         message = f"run {self.run.manifest.id!r} has no pass {recycle}; recorded: {there}"
         raise NotFoundError(ErrorKind.STEP_NOT_RECORDED, message)
 
