@@ -275,6 +275,9 @@ def test_the_tree_is_given_back_as_a_zip_and_file_by_file(url: str) -> None:
     cut = httpx.get(f"{url}/real/export?format=batchie-tree&steps=3")
     with zipfile.ZipFile(io.BytesIO(cut.content)) as opened:
         assert {name.split("/")[0] for name in opened.namelist()} == {"iter_1"}
+    named = httpx.get(f"{url}/real/export?format=batchie-tree&iter=1&plate=0")
+    assert named.headers["ETag"] == cut.headers["ETag"]
+    assert named.content == cut.content
 
 
 @pytest.mark.parametrize(
@@ -296,6 +299,8 @@ def test_the_tree_is_given_back_as_a_zip_and_file_by_file(url: str) -> None:
         ("real/batchie/steps/0/screens/test.screen?masked=no", 422, "invalid-parameter"),
         ("real/files/no/such", 404, "object-not-found"),
         ("real/export?format=batchie-tree&samples=0", 422, "unknown-parameter"),
+        ("real/export?format=batchie-tree&iter=0&plate=9", 404, "nothing-matches"),
+        ("real/export?format=batchie-tree&layers=x*", 422, "unknown-parameter"),
         ("real/export?format=batchie-tree&steps=9", 404, "step-not-recorded"),
         ("other/files", 406, "format-not-acceptable"),
         ("other/export?format=batchie-tree", 406, "format-not-acceptable"),
