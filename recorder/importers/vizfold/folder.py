@@ -51,8 +51,8 @@ _SHOWN: Final = 20
 
 def open_prediction(
     tree: ForeignTree, paths: list[str], named: str | None, passes: int | None
-) -> Prediction:
-    """Return the prediction that the files *paths* are of.
+) -> Prediction | None:
+    """Return the prediction that the files *paths* are of; None if they hold nothing of one.
 
     Parameters
     ----------
@@ -70,7 +70,8 @@ def open_prediction(
     findings = Findings("esmfold" if META in paths else "openfold")
     if len(survey.predictions) > 1 or named is not None:
         survey = chosen(tree, survey, named)
-    return _Opening(tree, survey, findings, paths, passes).prediction()
+    found = _Opening(tree, survey, findings, paths, passes).prediction()
+    return found if found.pieces else None
 
 
 class _Opening:

@@ -52,7 +52,9 @@ def open_vizfold(
     del records
     stem = tree.url.rpartition("/")[2].rpartition(".")[0]
     if is_archive(tree.url) and not attention_file(stem):
+        _refuse_flag("passes", passes, "an archive says itself which passes it has")
         return ArchiveTree(tree.url, tree.options, attention_axes)
+    _refuse_flag("attention_axes", attention_axes, "axes of other files than archives are known")
     count = None if passes is None else _count(passes)
     paths = list(tree.files("", _entered))
     if not paths:
@@ -60,7 +62,7 @@ def open_vizfold(
         above = ForeignTree(folder or "/", tree.options)
         if name not in above.files("", lambda _: False):
             return None
-        return open_prediction(above, [name], None, count)
+        return open_prediction(above, [name], part, count)
     roots = _roots(paths)
     folder = ""
     if "" not in roots and roots:
@@ -104,6 +106,12 @@ def _roots(paths: list[str]) -> set[str]:
 
 def _is_below(root: str, other: str) -> bool:
     return root != other and (not other or root.startswith(f"{other}/"))
+
+
+def _refuse_flag(name: str, value: str | None, reason: str) -> None:
+    if value is not None:
+        message = f"expected no flag {name}: {reason}"
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
 
 
 def _count(passes: str) -> int:
