@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml scripts/setup
 demo: setup  ## record a small run, serve it, and say where to look
 	$(BIN)/trace-archive demo
 
-test: setup  ## run the tests, on two cores
-	$(BIN)/pytest -n 2
+test: setup  ## run the tests, three at once: for two cores, since many wait
+	$(BIN)/pytest -n 3 --dist worksteal
 
 check: setup  ## lint, format, types, who may import whom
 	scripts/check

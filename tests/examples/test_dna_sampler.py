@@ -27,7 +27,7 @@ from examples.dna_sampler import (
 )
 
 NOISE = GeometricNoise()
-LENGTH = 200
+LENGTH, STEPS = 200, 32
 
 # Training is quick, but not on a machine that has other things to do.
 pytestmark = pytest.mark.timeout(400)
@@ -49,7 +49,7 @@ def network(real: Tensor) -> ScoreNetwork:
 
 @pytest.fixture(scope="module")
 def trajectory(network: ScoreNetwork) -> list[Step]:
-    return list(Sampler(network, NOISE, steps=64, length=LENGTH).steps(128, seeded()))
+    return list(Sampler(network, NOISE, steps=STEPS, length=LENGTH).steps(128, seeded()))
 
 
 class TinyWorld:
@@ -145,7 +145,7 @@ def test_the_noise_schedule_reaches_the_levels_of_the_d3_configurations() -> Non
 
 def test_every_step_keeps_its_promises(trajectory: list[Step]) -> None:
     """Shapes, dtypes, order and the relations between what a step holds."""
-    assert [step.index for step in trajectory] == list(range(64))
+    assert [step.index for step in trajectory] == list(range(STEPS))
     assert trajectory[0].t == 1.0
     for step, following in itertools.pairwise(trajectory):
         assert step.x.shape == step.next_x.shape == (128, LENGTH)
@@ -181,9 +181,9 @@ def test_samples_come_to_resemble_the_data_as_steps_pass(
     network: ScoreNetwork, trajectory: list[Step], real: Tensor, k: int
 ) -> None:
     """What the demo shows must be DNA, not noise with a schedule."""
-    sampler = Sampler(network, NOISE, steps=64, length=LENGTH)
+    sampler = Sampler(network, NOISE, steps=STEPS, length=LENGTH)
     final = sampler.denoise(trajectory[-1].next_x, seeded(1))
-    by_time = [kmer_distance(step.x, real, k) for step in trajectory[::8]]
+    by_time = [kmer_distance(step.x, real, k) for step in trajectory[:: STEPS // 8]]
     last = kmer_distance(final, real, k)
     others = [torch.randperm(len(real), generator=seeded(n)) for n in range(4)]
     of_real = [kmer_distance(real[order[:128]], real[order[128:]], k) for order in others]
