@@ -31,6 +31,8 @@ def foreign_filesystem(url: str, options: StoreOptions | None = None) -> tuple[A
     InvalidInputError
         ``store-url-invalid`` for a URL that nothing opens, and ``invalid-parameter`` for options
         that contradict one another.
+    StorageError
+        ``store-unreachable``.
     """
     arguments: dict[str, Any] = {}
     scheme, separator, rest = url.partition("://")
@@ -42,6 +44,8 @@ def foreign_filesystem(url: str, options: StoreOptions | None = None) -> tuple[A
     except (ImportError, ValueError) as error:
         message = f"nothing opens {url!r}: {error}"
         raise InvalidInputError(ErrorKind.STORE_URL_INVALID, message) from error
+    except OSError as error:  # of one that connects at once
+        raise StorageError(ErrorKind.STORE_UNREACHABLE, f"{url}: {error}") from error
     return filesystem, str(path)
 
 
@@ -60,7 +64,9 @@ def foreign_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    except IsADirectoryError as error:
+        raise NotFoundError(ErrorKind.OBJECT_NOT_FOUND, f"{url} is a folder, no file") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
         message = f"there is no file {url} ({error})"
         raise NotFoundError(ErrorKind.OBJECT_NOT_FOUND, message) from error
     except (PermissionError, NoCredentialsError) as error:

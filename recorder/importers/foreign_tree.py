@@ -46,6 +46,11 @@ class ForeignTree:
         except InvalidInputError as error:
             raise invalid_file(url, f"cannot be opened: {error}") from error
 
+    def exists(self) -> bool:
+        """Return whether there is anything at all."""
+        with foreign_errors(self.url):
+            return bool(self._filesystem.exists(self._root))
+
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in the folder *path*, none if it is not there."""
         return [name for name, info in self._listed(path) if info["type"] == "directory"]

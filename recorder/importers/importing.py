@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
@@ -12,12 +14,14 @@ from recorder.importers.foreign_tree import ForeignTree
 from recorder.importers.importer import TreeImporter
 from recorder.importers.registry import importer
 from recorder.importers.report import ImportReport
+from recorder.importers.resemblance import described
 from recorder.importers.tree import import_tree
 from recorder.recorder import TraceRecorder
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from archive_schema.store import Store, StoreOptions
     from recorder.importers.importer import Importer
@@ -66,22 +70,37 @@ def import_file(
     known = importer(system)
     given = _flags(system, known, flags or {})
     progress = progress or _silent
-    if isinstance(known, TreeImporter):
-        return import_tree(
-            lambda *found: known.open(*found, **given),
-            ForeignTree(str(url), options),
-            store,
-            run_id,
-            system=system,
-            progress=progress,
-            part=part,
-            following=following,
-            seal=seal,
-        )
-    if (part, following, seal) != (None, None, None):
-        message = f"expected one file of {system}, which is neither followed nor a part of anything"
-        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    with known.open(str(url), options, **given) as source:
+    with _located(str(url), options, system):
+        if isinstance(known, TreeImporter):
+            return import_tree(
+                lambda *found: known.open(*found, **given),
+                ForeignTree(str(url), options),
+                store,
+                run_id,
+                system=system,
+                progress=progress,
+                part=part,
+                following=following,
+                seal=seal,
+            )
+        if (part, following, seal) != (None, None, None):
+            message = (
+                f"a run of {system} is a file, or files that are there: expected none of --part,"
+                " --follow and --seal"
+            )
+            raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
+        opener = partial(known.open, str(url), options, **given)
+        return _import_file(opener, system, store, run_id, progress)
+
+
+def _import_file(
+    opener: Callable[[], AbstractContextManager[Source]],
+    system: str,
+    store: Store,
+    run_id: str,
+    progress: Progress,
+) -> ImportReport:
+    with opener() as source:
         sealed = _sealed(store, run_id)
         if sealed is None:
             _record(source, system, store, run_id, progress)
@@ -98,6 +117,19 @@ def import_file(
             known=sealed is not None,
             files=findings.files,
         )
+
+
+@contextmanager
+def _located(url: str, options: StoreOptions | None, system: str) -> Iterator[None]:
+    """Say of a path whose files are refused what lies there."""
+    try:
+        yield
+    except InvalidInputError as error:
+        invalid = error.kind is ErrorKind.FILE_INVALID
+        said = described(url, options, system) if invalid else ""
+        if not said:
+            raise
+        raise InvalidInputError(error.kind, f"{error}; {said}") from error
 
 
 def _flags(system: str, known: Importer, given: Mapping[str, str]) -> dict[str, str]:

@@ -135,7 +135,11 @@ def import_tree(
     source = open_tree(tree, part, records)
     while source is None:
         if following is None or not following.wait():
-            raise tree.refuse(f"expected a tree of files of {system}, found none")
+            raise tree.refuse(
+                f"expected a tree of files of {system}, found none"
+                if tree.exists()
+                else "there is no such file or folder"
+            )
         source = open_tree(tree, part, records)
     if records is not None and records.seal is not None:
         _compare(source, records, system, progress)

@@ -63,7 +63,7 @@ def _order(text: str) -> ClassOrder:
 
 IMPORTER: Final = TreeImporter(
     open=open_dmd2_tree,
-    signs=("activations/*", "metadata/*"),
+    signs=("activations/*/batch_*.npz", "metadata/*/dataset_info.json"),
     flags={
         "shapes": "channels, rows and columns of layers: midblock=768x8x8,…",
         "classes": "how class ids are numbered, where no codebook is there: standard, imagenet64",
