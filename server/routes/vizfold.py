@@ -150,7 +150,8 @@ def _read(  # noqa: PLR0917  all of them say what is read
 ) -> tuple[tuple[str, ...], NDArray[Any], dict[str, NDArray[np.int64]]]:
     """Return a map, or the mean of all heads' maps: its axes, values and positions."""
     settings = service_of(request).settings
-    one = where.map(step, head=0 if head is None else head, residue=residue, window=window)
+    first = -len(where.heads) if head is None else head
+    one = where.map(step, head=first, residue=residue, window=window)
     check_size(one, settings.max_answer_bytes, "a map of attention")
     if head is not None:
         return one.dims, one.array(), one.coordinates()

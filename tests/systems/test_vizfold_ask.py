@@ -186,7 +186,7 @@ def test_what_is_not_there_is_named_with_what_is(url: str) -> None:
 
     assert "expected one of attention, msa_row" in detail(url, f"{ask}/column?layer=0", 404)
     assert "evoformer.blocks.0" in detail(url, f"{ask}/msa_row?layer=7", 404)
-    assert "outside the axis" in detail(url, f"{ask}/msa_row?layer=0&head=8", 422)
+    assert "recorded: 0, 1, 2, 3, 4" in detail(url, f"{ask}/msa_row?layer=0&head=8", 404)
     assert "a number or 'mean'" in detail(url, f"{ask}/msa_row?layer=0&head=x", 422)
     assert "say residue=" in detail(url, f"{ask}/triangle_start?layer=0", 404)
     assert "recorded: 2, 7" in detail(url, f"{ask}/triangle_start?layer=0&residue=3", 404)
@@ -231,15 +231,19 @@ def test_statistics_are_those_of_esmfolds_summary(url: str) -> None:
     assert not some["activations"]
 
 
-def test_a_pass_that_nobody_numbered_is_the_last_and_has_no_number(url: str) -> None:
-    """Files of OpenFold do not always say how many passes there were."""
+def test_passes_without_a_number_have_none_and_chosen_heads_keep_theirs(url: str) -> None:
+    """Files of OpenFold do not always say how many passes there were; hooks can choose heads."""
     store = open_store(STORE)
     with TraceRecorder(store, run="unnumbered", system="vizfold") as recorder:
         layer = "evoformer.blocks.0"
+        recorder.declare("pairwise_attention", layer=layer, attributes={"heads": [2, 5]})
         recorder.record(0, layer=layer, pairwise_attention=maps(2, LENGTH))
 
     assert httpx.get(f"{url}/unnumbered/vizfold").json()["recycles"] == []
-    ask = "/unnumbered/vizfold/attention/pairwise?layer=0&head=1"
+    ask = "/unnumbered/vizfold/attention/pairwise?layer=0&head=5"
     assert np.array_equal(matrix(url, ask), maps(2, LENGTH)[1])
+    assert "recorded: 2, 5" in detail(url, ask.replace("=5", "=1"), 404)
+    mean = matrix(url, ask.replace("=5", "=mean"))
+    assert mean == pytest.approx(maps(2, LENGTH).mean(axis=0))
     assert "none is numbered" in detail(url, f"{ask}&recycle=0", 404)
     assert httpx.get(f"{url}/unnumbered/vizfold/summary").json()["recycle"] is None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from server.query.field import FieldView
 
 _RESIDUES: Final = "_residues"
+_HEADS: Final = "heads"
+"""Attribute of a field of which only some heads are recorded: their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,14 @@ class Attention:
     """Whether only the strongest entries are recorded."""
 
     @property
-    def heads(self) -> int:
-        """Return how many heads there are."""
+    def heads(self) -> tuple[int, ...]:
+        """Return the numbers of the heads that are recorded."""
         field = self._field(COUNT if self.sparse else None)
-        return field.shape[field.dims.index(self.head)] or 0
+        length = field.shape[field.dims.index(self.head)] or 0
+        chosen = field.spec.attributes.get(_HEADS)
+        if isinstance(chosen, list) and len(chosen) == length:
+            return tuple(number for number in chosen if isinstance(number, int))
+        return tuple(range(length))
 
     def residues(self, step: int) -> list[int]:
         """Return the residues of which each has a map; none without such an axis."""
@@ -90,11 +96,10 @@ class Attention:
         Raises
         ------
         NotFoundError
-            ``not-recorded`` if only the strongest entries are, or not that residue;
+            ``not-recorded`` if only the strongest entries are, or not that residue or head;
             ``step-not-recorded``.
         InvalidInputError
-            ``selection-out-of-bounds`` for a head that is not there; ``invalid-parameter`` for a
-            residue too many or too few.
+            ``invalid-parameter`` for a residue too few.
         """
         if self.sparse:
             most = int(self._read(COUNT, step, {}).max(initial=0))
@@ -144,7 +149,7 @@ class Attention:
     def _selectors(self, step: int, head: int | None, residue: int | None) -> dict[str, Selector]:
         selectors: dict[str, Selector] = {"step": step}
         if head is not None:
-            selectors[self.head] = head
+            selectors[self.head] = self._head_position(head)
         if self.lead is None:
             return selectors
         known = self.residues(step)
@@ -159,6 +164,18 @@ class Attention:
             raise NotFoundError(ErrorKind.NOT_RECORDED, message)
         selectors[self.lead] = known.index(residue)
         return selectors
+
+    def _head_position(self, head: int) -> int:
+        known = self.heads
+        if head in known:
+            return known.index(head)
+        if -len(known) <= head < 0:
+            return len(known) + head
+        message = (
+            f"{self.kind} attention in {self.layer!r} is not recorded for head {head};"
+            f" recorded: {_shown(list(known))}"
+        )
+        raise NotFoundError(ErrorKind.NOT_RECORDED, message)
 
     def _field(self, part: str | None = None) -> FieldView:
         name = self.name if part is None else sparse_name(self.name, part)

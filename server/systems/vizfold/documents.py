@@ -52,7 +52,7 @@ def describe(prediction: Prediction) -> PredictionDocument:
         if one.layer not in names.setdefault(one.kind, []):
             names[one.kind].append(one.layer)
             layers.setdefault(one.kind, []).append(one.number)
-            heads.setdefault(one.kind, {})[one.number] = tuple(range(one.heads))
+            heads.setdefault(one.kind, {})[one.number] = one.heads
         told = one.residues(last)
         if told:
             residues.setdefault(one.kind, {})[one.number] = tuple(told)
