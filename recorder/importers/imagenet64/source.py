@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from recorder.importers.source import Progress, Sink
 
 MOST_NAMED: Final = 200_000
-"""Images up to which each is given its class as coordinates, which take 0.3 kB of memory each."""
+"""Images up to which each has its class as coordinates, which take 0.25 kB of memory an image."""
 _TILE_NBYTES: Final = 12 << 20
 _FILE: Final = re.compile(r"train_data_batch_([0-9]+)\.npz")
 _SINGLE: Final = ".npz"
