@@ -79,7 +79,7 @@ def neighbours(
     request: Request,
     *,
     run: str,
-    sample: Annotated[str, Query(description="A position, or the id of a sample.")],
+    sample: Annotated[str, Query(description="A position, or the id of a sample.")] = "0",
     k: Annotated[int, Query(ge=1, le=10_000, description="How many.")] = 10,
     space: Annotated[
         Literal["activation", "umap"],
@@ -119,12 +119,7 @@ def neighbours(
     summary="A sheet of pictures",
     response_class=Response,
     responses={
-        200: {
-            "content": {
-                "image/png": {},
-                "application/json": {"schema": {"$ref": "#/components/schemas/AtlasDocument"}},
-            }
-        }
+        200: {"model": AtlasDocument, "content": {"image/png": {}}},
     },
 )
 def atlas(

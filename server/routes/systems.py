@@ -11,7 +11,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from server.routes import batchie, vizfold
+from server.routes import batchie, dmd2, vizfold
 
 GROUP: Final = "trace_archive.routers"
 
@@ -24,7 +24,7 @@ def system_routers() -> list[APIRouter]:
     TypeError
         If an entry point leads to something else.
     """
-    found = [batchie.router, vizfold.router]
+    found = [batchie.router, dmd2.router, vizfold.router]
     for entry in entry_points(group=GROUP):
         router = entry.load()
         if not isinstance(router, APIRouter):

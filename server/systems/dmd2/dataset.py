@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from archive_schema.errors import ErrorKind, NotFoundError
+from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.models import Place
 from archive_schema.systems.dmd2 import (
     CLASS_NAMES,
@@ -42,12 +42,12 @@ def image_set(run: RunView) -> ImageSet:
 
     Raises
     ------
-    NotFoundError
-        ``field-not-found`` if it is of another system.
+    InvalidInputError
+        ``invalid-parameter`` if it is of another system.
     """
     if run.manifest.system != DMD2.name:
         message = f"run {run.manifest.id!r} is of system {run.manifest.system!r}, expected dmd2"
-        raise NotFoundError(ErrorKind.FIELD_NOT_FOUND, message)
+        raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
     return ImageSet(run)
 
 
