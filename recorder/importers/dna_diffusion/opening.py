@@ -10,6 +10,7 @@ from archive_schema.systems.dna_diffusion import tag_of_cross, tag_of_sequences
 from recorder.importers.dna_diffusion import cross, text
 from recorder.importers.dna_diffusion.cells import cells_of
 from recorder.importers.dna_diffusion.source import FolderSource
+from recorder.importers.foreign import open_foreign
 from recorder.importers.foreign_tree import ForeignTree
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def open_dna_diffusion(url: str, options: StoreOptions | None = None) -> Iterato
     beside = ForeignTree(folder or ".", options)
     if not paths and name not in beside.folders():
         tree, paths = beside, [name]
-        with tree.open(name):  # says what is wrong if there is no such file
+        with open_foreign(url, options):  # says what is wrong if there is no such file
             pass
     sequences: list[text.TextFile] = []
     crosses: list[cross.CrossFile] = []
