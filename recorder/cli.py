@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from recorder.compaction import Compacted
     from recorder.drain import Drained
+    from recorder.importers import ImportReport
     from recorder.maintenance import Repair
 
 _DEMO_STORE: Final = StorePlace("demo-archive")
@@ -97,16 +99,7 @@ def import_run(
     if as_json:
         _print_json(report)
         return
-    console = Console(soft_wrap=True)
-    done = "is there already, equal" if report.known else "imported"
-    console.print(
-        f"run {report.run} {done}: generation {report.generation}, {report.files} files,"
-        f" {report.steps} steps, {report.samples} samples{'' if report.sealed else ', not sealed'}",
-        markup=False,
-    )
-    for word, sentences in (("missing", report.missing), ("odd", report.odd)):
-        for sentence in sentences:
-            console.print(f"  {word}: {sentence}", markup=False)
+    _print_import(report)
 
 
 @takes_store
@@ -330,6 +323,22 @@ def _named(text: str) -> tuple[str, str]:
 def _whole(name: str) -> Column:
     """Return a column of keys, which are of no use when they are cut short."""
     return Column(name, overflow="fold")
+
+
+def _print_import(report: ImportReport) -> None:
+    done = "is there already, equal" if report.known else "imported"
+    counts = [(report.files, "file"), (report.steps, "step"), (report.samples, "sample")]
+    said = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    end = "" if report.sealed else ", not sealed"
+    # What is piped into another program must not be cut at a terminal's width.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    typer.echo(f"run {report.run} {done}: generation {report.generation}, {said}{end}")
+    if report.missing or report.odd:
+        table = Table("finding", "what")
+        for word, sentences in (("missing", report.missing), ("odd", report.odd)):
+            for sentence in sentences:
+                table.add_row(word, escape(sentence))
+        console.print(table)
 
 
 def _print_repair(result: Repair) -> None:

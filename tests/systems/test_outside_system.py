@@ -120,7 +120,7 @@ def test_it_is_imported_with_its_flags_and_named_among_the_others(
 
     assert (report["steps"], report["samples"], report["sealed"]) == (2, 2, True)
     assert other.returncode == 2
-    assert "ising" in other.stderr  # which it looks like
+    assert "it looks like ising (walk.spins)" in other.stderr
 
 
 @pytest.mark.parametrize("run", ["imported", "recorded"])
