@@ -401,10 +401,11 @@ def test_archives_of_image_models_come_with_their_samples(tmp_path: Path) -> Non
             "activations/cls_output": rng.random((3, 7), np.float32),
             "attention/layer_0": np.stack([maps(4, 5, seed) for seed in range(3)]),
             "outputs/logits": rng.random((3, 10), np.float32),
+            "outputs/predictions": np.arange(2),
         },
     )
     with_attributes = zarr.open_group(str(path), mode="a")
-    with_attributes.attrs.update({"archive_version": "1.0", "model_name": "vit"})
+    with_attributes.attrs.update({"archive_version": "1.0", "model_name": "vit", "loss": np.nan})
 
     store = open_store("memory://vizfold-vit")
     report = import_file("vizfold", path, store, "vit")
@@ -418,6 +419,8 @@ def test_archives_of_image_models_come_with_their_samples(tmp_path: Path) -> Non
         given = field.select({"step": 0, "sample": 2, "head": 1}).array()
         assert np.array_equal(given, maps(4, 5, 2)[1])
         assert run.manifest.metadata["model_name"] == "vit"
+        assert run.manifest.metadata["loss"] == "NaN"
+        assert run.field("predictions", place=Place.OUTPUTS).dims == ("sample_2",)
 
 
 def test_a_sweep_keeps_its_entries_as_steps_and_their_files_as_layers(tmp_path: Path) -> None:

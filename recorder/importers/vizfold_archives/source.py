@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -94,6 +94,7 @@ class ArchiveSource:
             shown = ", ".join(list(archive.arrays)[:5]) or "none"
             raise invalid_file(url, f"expected arrays of an archive of VizFold, found {shown}")
         self.samples = self._samples()
+        self._placed = self._named_apart(self._placed)
         self.tile: int | None = self._tile()
         passes = self._told.get(PASSES)
         self._knows_pass = isinstance(passes, int) and 0 < passes < _MOST_PASSES
@@ -195,6 +196,22 @@ class ArchiveSource:
         if role.field in ("pdb", "ptm_score"):
             return len(array.shape) <= 1
         return len(array.shape) == len(role.dims)
+
+    def _named_apart(self, placed: list[_Placed]) -> list[_Placed]:
+        """Give axes of one name and another length, in one layer or place, names of their own."""
+        lengths: dict[tuple[Place, str | None, str], int] = {}
+        named = []
+        for one in placed:
+            if len(one.array.shape) != len(one.role.dims):  # residues and atoms in one axis
+                named.append(one)
+                continue
+            dims = []
+            for dim, length in zip(one.role.dims, one.array.shape, strict=True):
+                at = (one.role.place, one.role.layer, dim)
+                known = self.samples if dim == SAMPLE else lengths.setdefault(at, length)
+                dims.append(dim if known == length else f"{dim}_{length}")
+            named.append(_Placed(one.array, replace(one.role, dims=tuple(dims))))
+        return named
 
     def _samples(self) -> int:
         """Return the length of the sample axis; fields that differ from it have none."""

@@ -123,8 +123,9 @@ def _check_codecs(names: list[Any], known: frozenset[str]) -> None:
 
 def _object(document: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(document)
-    except ValueError as error:
+        # What JSON has no number for is told as everywhere in a manifest: "NaN", "Infinity".
+        found = json.loads(document, parse_constant=str)
+    except (ValueError, RecursionError) as error:
         raise BadMetadataError(f"expected JSON: {error}") from error
     if not isinstance(found, dict):
         raise BadMetadataError(f"expected a JSON object, got {type(found).__name__}")
