@@ -286,6 +286,24 @@ def test_batches_are_there_before_their_list_is(
     assert exported(archive.run("run")) == files_below(whole, "")
 
 
+def test_an_import_that_is_cut_short_goes_on(
+    store: Store, archive: Archive, tmp_path: Path
+) -> None:
+    write_set(tmp_path, (4, 4, 2))
+
+    def cut(done: int, _: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        take(tmp_path, store, progress=cut)
+    assert not archive.run("run").sealed
+    report = take(tmp_path, store)
+
+    assert (report.sealed, report.samples, report.odd) == (True, 10, ())
+    assert exported(archive.run("run")) == files_below(tmp_path, "")
+
+
 def test_a_crash_leaves_rows_without_names(store: Store, archive: Archive, tmp_path: Path) -> None:
     write_set(tmp_path, (4, 2))
     (tmp_path / f"metadata/{MODEL}/dataset_info.json").unlink()

@@ -96,6 +96,8 @@ class Dmd2Tree:
         self._rows: list[Row] = []
         self._told: dict[int, dict[str, Any]] = {}
         """By position: the coordinates of the sample that is in a row, as files told them."""
+        self._contents: dict[str, set[str]] = {}
+        """Digests of what has been at each path."""
         self._recorded = 0
         self._comparing = False
         self._files: dict[str, ActivationFile | None] = {}
@@ -205,17 +207,21 @@ class Dmd2Tree:
 
     def _append(self, file: ActivationFile) -> None:
         """Give positions to the rows of a file that are not known yet."""
-        mine = [(at, row) for at, row in enumerate(self._rows) if row.path == file.path]
-        if any(row.digest == file.digest for _, row in mine):
+        contents = self._contents.setdefault(file.path, set())
+        if file.digest in contents:
             return
-        if mine:
+        if contents:
             self._odd.append(
                 f"{file.path}{ENDING} was written over, as upstream's resume does: what was"
                 f" recorded of it before stays, and {file.samples} new samples follow"
             )
-        # What was not recorded of an earlier content cannot be any more.
-        gone = {at for at, _ in mine if at >= self._recorded and not self._held_at(at)}
-        self._rows = [row for at, row in enumerate(self._rows) if at not in gone]
+            # What was not recorded of an earlier content cannot be any more.
+            self._rows = [
+                row
+                for at, row in enumerate(self._rows)
+                if at < self._recorded or row.path != file.path or self._held_at(at)
+            ]
+        contents.add(file.digest)
         self._rows += file.rows()
 
     def _look_at_dataset(self, *, settled: bool) -> None:
@@ -270,6 +276,7 @@ class Dmd2Tree:
                 break
             path, index, digest = values
             self._rows.append(Row(str(path), int(index or 0), str(digest)))
+            self._contents.setdefault(str(path), set()).add(str(digest))
             self._told[at] = {
                 name: column.values[at] for name, column in columns.items() if at in column.values
             }
