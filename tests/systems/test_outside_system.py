@@ -32,6 +32,8 @@ sweep=2 beta=0.5
 """
 RECORD = """
 import numpy as np
+from typer.testing import CliRunner
+from archive_schema.cli import application
 from recorder import TraceRecorder
 
 with TraceRecorder("archive", "recorded", system="ising", samples=2) as rec:
@@ -40,6 +42,9 @@ with TraceRecorder("archive", "recorded", system="ising", samples=2) as rec:
     rec.record(0, samples=slice(0, 2), beta=0.25, spins=up)
     up = np.array([[1, 1, 1, 1, 0, 1], [1, 1, 1, 0, 1, 1]])
     rec.record(2, samples=slice(0, 2), beta=0.5, spins=up)
+for words in ("export recorded again.spins", "import d3-dna walk.spins --run other"):
+    done = CliRunner().invoke(application(words.split()), words.split())
+    print(done.exit_code, done.output, done.exception)
 """
 
 
@@ -79,19 +84,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="module")
-def runs(installed: Installed) -> str:
-    """Have the same chains imported and recorded; return what the import says."""
+def runs(installed: Installed) -> tuple[str, str]:
+    """Have the same chains imported, and recorded and exported; return what is said of it."""
     imported = installed.run(
         PROGRAM, "import", "ising", "walk.spins", "--run", "imported", "--flag", "up=^", "--json"
     )
     assert imported.returncode == 0, imported.stderr
     recorded = installed.run(sys.executable, "-c", RECORD)
     assert recorded.returncode == 0, recorded.stderr
-    return imported.stdout
+    return imported.stdout, recorded.stdout
 
 
 @pytest.fixture(scope="module")
-def client(installed: Installed, runs: str) -> Iterator[httpx.Client]:
+def client(installed: Installed, runs: tuple[str, str]) -> Iterator[httpx.Client]:
     """Serve both by a process of its own, and ask it."""
     assert runs
     with subprocess.Popen(
@@ -112,15 +117,11 @@ def client(installed: Installed, runs: str) -> Iterator[httpx.Client]:
             process.terminate()
 
 
-def test_it_is_imported_with_its_flags_and_named_among_the_others(
-    installed: Installed, runs: str
-) -> None:
-    report = json.loads(runs)
-    other = installed.run(PROGRAM, "import", "d3-dna", "walk.spins", "--run", "other")
+def test_it_is_imported_with_its_flags_and_named_among_the_others(runs: tuple[str, str]) -> None:
+    report = json.loads(runs[0])
 
     assert (report["steps"], report["samples"], report["sealed"]) == (2, 2, True)
-    assert other.returncode == 2
-    assert "it looks like ising (walk.spins)" in other.stderr
+    assert "it looks like ising (walk.spins)" in runs[1]
 
 
 @pytest.mark.parametrize("run", ["imported", "recorded"])
@@ -144,11 +145,8 @@ def test_openapi_describes_its_calls(client: httpx.Client) -> None:
     assert "/runs/{run}/ising/magnetization" in client.get("/openapi.json").json()["paths"]
 
 
-def test_the_command_line_writes_its_files(installed: Installed, runs: str) -> None:
-    assert runs
-    result = installed.run(PROGRAM, "export", "recorded", "again.spins")
-
-    assert result.returncode == 0, result.stderr
+def test_the_command_line_writes_its_files(installed: Installed, runs: tuple[str, str]) -> None:
+    assert "to again.spins" in runs[1]
     assert (installed.folder / "again.spins").read_text() == TEXT
 
 

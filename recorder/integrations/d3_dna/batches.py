@@ -157,7 +157,7 @@ class Batches:
         """Record what is known of the samples of a batch before its first step."""
         columns: dict[str, Any] = {}
         if labels is not None and labels.ndim <= 2 and labels[0].numel() <= _MOST_LABELS:  # noqa: PLR2004
-            each = labels.reshape(len(labels), -1).T
+            each = labels.reshape(len(labels), -1).T.cpu()  # the one wait for it in a batch
             columns = {f"label_{at}": column for at, column in enumerate(each)}
         if self._seed is not None:
             columns["seed"] = [self._seed] * self._count
