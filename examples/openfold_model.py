@@ -129,12 +129,28 @@ class EvoformerStack(nn.Module):
         return m, z, self.linear(m[0])
 
 
+class InvariantPointAttention(nn.Module):
+    """Attention of twelve heads over residues, without the points."""
+
+    def __init__(self, c_s: int) -> None:
+        super().__init__()
+        self.linear_qk = nn.Linear(c_s, 2 * c_s)
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Return an update of *s*, (residue, channel)."""
+        query, key = self.linear_qk(s).unflatten(-1, (2, 12, -1)).permute(1, 2, 0, 3)
+        weights: Tensor = self.softmax(query @ key.transpose(-1, -2))
+        return weights.mean(0) @ s
+
+
 class StructureModule(nn.Module):
     """Atoms out of the single representation, by eight blocks that share their weights."""
 
     def __init__(self, c_s: int, blocks: int = 8) -> None:
         super().__init__()
         self.no_blocks = blocks
+        self.ipa = InvariantPointAttention(c_s)
         self.positions = nn.Linear(c_s, 14 * 3)
         self.frames = nn.Linear(c_s, 7)
         self.angles = nn.Linear(c_s, 7 * 2)
@@ -142,9 +158,9 @@ class StructureModule(nn.Module):
     def forward(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what each block gives, stacked."""
         states = [outputs["single"]]
-        for _ in range(self.no_blocks - 1):
-            states.append(torch.tanh(states[-1]))
-        stacked = torch.stack(states)
+        for _ in range(self.no_blocks):
+            states.append(torch.tanh(states[-1] + self.ipa(states[-1])))
+        stacked = torch.stack(states[1:])
         angles = self.angles(stacked).unflatten(-1, (7, 2))
         return {
             "frames": self.frames(stacked),

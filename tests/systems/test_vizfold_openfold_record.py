@@ -197,6 +197,66 @@ def test_what_is_kept_can_be_chosen(
         np.testing.assert_allclose(found, mean, rtol=2e-3, atol=2e-3)
 
 
+class Trunk(torch.nn.Module):
+    """ESMFold's: blocks of a sequence and a pair state, for a batch of one, and atoms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.structure_module = openfold_model.StructureModule(24)
+
+    def forward(self, s: torch.Tensor, z: torch.Tensor) -> list[Any]:
+        """Return the states after each block of each pass."""
+        seen = []
+        for _ in range(PASSES):
+            for block in self.blocks:
+                s, z = block(s, z)
+                seen.append((s.clone(), z.clone()))
+            self.structure_module({"single": s[0]})
+        return seen
+
+
+class Block(torch.nn.Module):
+    """One block of such a trunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tri_att_start = openfold_model.TriangleAttention(16, 4)
+
+    def forward(self, s: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both states, the first changed in place."""
+        s += z.mean((-1, -2))[..., None]
+        return s, z + self.tri_att_start(z[0])[None]
+
+
+def test_a_trunk_of_esmfold_is_recorded_as_well(store: Store, archive: Archive) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"trunk": Trunk()})
+    kinds = ("triangle_start_attention", "ipa_attention")
+
+    with (
+        torch.no_grad(),
+        recorder(store) as rec,
+        attach(rec, model, attention=primitives, kinds=kinds),
+    ):
+        seen = model["trunk"](torch.randn(1, N, 24), torch.randn(1, N, N, 16))
+
+    run = archive.run("run")
+    for recycle in range(PASSES):
+        for at in range(BLOCKS):
+            sequence, pair = seen[recycle * BLOCKS + at]
+            for name, expected in (("single", sequence[0]), ("pair", pair[0])):
+                field = run.field(name, layer=f"trunk.blocks.{at}")
+                found = field.select({"step": recycle}).array()
+                np.testing.assert_array_equal(found, expected.numpy(), strict=True)
+    mean = run.field("triangle_start_attention_mean", layer="trunk.blocks.1")
+    assert mean.shape == (PASSES, 4, N, N)
+    points = run.field("ipa_attention", layer="trunk.structure_module")
+    assert points.dims == ("step", "structure_block", "head", "query", "key")
+    assert points.shape == (PASSES, 8, 12, N, N)
+    np.testing.assert_allclose(points.select({}).array().sum(-1), 1, rtol=1e-5)
+
+
 def test_all_residues_can_be_kept(model: AlphaFold, store: Store, archive: Archive) -> None:
     with (
         recorder(store) as rec,

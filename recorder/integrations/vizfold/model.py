@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
@@ -30,6 +28,7 @@ from archive_schema.systems.vizfold import (
     TRIANGLE_START,
     AttentionKind,
 )
+from recorder.integrations.vizfold.attention import MAP_AXES, Captured, Choice, torch_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -43,14 +42,14 @@ Residues = Literal["mean", "all"]
 KEPT: Final = ("msa", "pair", "single", "structure")
 """What may be recorded beside attention."""
 _BLOCK: Final = re.compile(r"(?:.*\.)?((?:evoformer|trunk)\.blocks\.([0-9]+))")
-_STRUCTURE: Final = re.compile(rf"(?:.*\.)?((?:trunk\.)?{STRUCTURE})")
+_STRUCTURE: Final = re.compile(rf"(?:.*?\.)??((?:trunk\.)?{STRUCTURE})")
 _KINDS: Final = {
     "msa_att_row": MSA_ROW,
     "tri_att_start": TRIANGLE_START,
     "tri_att_end": TRIANGLE_END,
 }
 """Attention modules within a block, by the last part of their names."""
-_MAP: Final = 3
+_IPA: Final = "ipa_attention"
 
 
 def attach(
@@ -82,7 +81,8 @@ def attach(
         The module whose function computes the weights, ``openfold.model.primitives``; by default
         no attention is recorded. Kernels that never hold them (LMA, DeepSpeed, flash) are refused.
     kinds
-        Some of ``msa_row_attention``, ``triangle_start_attention``, ``triangle_end_attention``.
+        Some of ``msa_row_attention``, ``triangle_start_attention``, ``triangle_end_attention``, and
+        ``ipa_attention`` of the structure module, with all heads.
     residues
         Of which residues' triangles the attention is kept: their ``mean``, those of some
         positions from 0, or ``all``, which takes 4 N³ values a block and pass.
@@ -99,7 +99,7 @@ def attach(
         ``invalid-parameter``; ``pattern-unmatched`` if the model has no such blocks, or
         *attention* no such function.
     """
-    known = {kind.name for kind in _KINDS.values()}
+    known = {_IPA, *(kind.name for kind in _KINDS.values())}
     for what, given, there in (("keep", keep, KEPT), ("kinds", kinds, known)):
         unknown = sorted(set(given) - set(there))
         if unknown:
@@ -111,94 +111,15 @@ def attach(
     if isinstance(chosen, str) and chosen not in ("mean", "all"):
         message = f"residues: expected mean, all or positions, got {chosen!r}"
         raise invalid(ErrorKind.INVALID_PARAMETER, message)
-    choice = _Choice(
+    choice = Choice(
         keep=frozenset(keep),
         layers=None if layers is None else frozenset(layers),
-        kinds=frozenset(kinds if attention is not None else ()),
+        kinds=frozenset(kinds) if attention is not None else frozenset(),
         residues=chosen,
         heads=None if heads is None else tuple(heads),
         dtype=dtype,
     )
     return AttachedModel(recorder, model, choice, attention, softmax)
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """What of a model is recorded."""
-
-    keep: frozenset[str]
-    layers: frozenset[int] | None
-    kinds: frozenset[str]
-    residues: str | tuple[int, ...]
-    heads: tuple[int, ...] | None
-    dtype: str | None
-
-    def has(self, number: int) -> bool:
-        """Return whether block *number* is recorded."""
-        return self.layers is None or number in self.layers
-
-    def cast(self, tensor: Tensor) -> Tensor:
-        """Return *tensor* as it is recorded."""
-        return tensor if self.dtype is None else tensor.to(getattr(_torch(), self.dtype))
-
-
-@dataclass(slots=True)
-class _Captured:
-    """Attention of one kind, as the chunks of its rows come."""
-
-    kind: AttentionKind
-    choice: _Choice
-    rows: int = 0
-    """Rows of maps seen so far: of the MSA, or residues."""
-    kept: list[Tensor] = field(default_factory=list)
-    total: Tensor | None = None
-
-    def take(self, weights: Tensor) -> None:
-        """Take the weights of a chunk, ``[…, head, query, key]``."""
-        maps = weights.detach().reshape(-1, *weights.shape[-_MAP:])
-        if self.choice.heads is not None:
-            maps = maps[:, list(self.choice.heads)]
-        start, self.rows = self.rows, self.rows + len(maps)
-        residues = self.choice.residues
-        wanted: Collection[int] = (0,)
-        if self.kind.residue is not None and residues == "mean":
-            # Half precision loses a mean over a thousand residues.
-            part = maps.float().sum(0)
-            self.total = part if self.total is None else self.total + part
-            return
-        if self.kind.residue is not None:
-            wanted = residues if isinstance(residues, tuple) else range(self.rows)
-        own = [row - start for row in wanted if start <= row < self.rows]
-        if own:
-            self.kept.append(self.choice.cast(maps[own]))
-
-    def fields(self, layer: str) -> dict[str, Any]:
-        """Return what is recorded, by field."""
-        if self.kind.residue is None:
-            self._check(layer, bool(self.kept), "row")
-            return {self.kind.name: self.kept[0][0]}
-        if self.total is not None:
-            self._check(layer, self.rows == self.total.shape[-1], "residue")
-            return {self.kind.mean: self.choice.cast(self.total / self.rows)}
-        wanted = self.choice.residues
-        residues = wanted if isinstance(wanted, tuple) else tuple(range(self.rows))
-        found = sum(map(len, self.kept))
-        self._check(layer, bool(found) and found == len(residues), "residue")
-        torch = _torch()
-        return {
-            self.kind.name: torch.cat(self.kept),
-            self.kind.residues: torch.tensor(residues, dtype=torch.int32),
-        }
-
-    def _check(self, layer: str, seen: bool, what: str) -> None:  # noqa: FBT001  private
-        if not seen:
-            message = (
-                f"layer {layer!r}: of {self.kind.name} {self.rows} maps were seen, and not each"
-                f" {what} that was asked for: kernels that never hold the weights"
-                " (use_memory_efficient_kernel, use_lma, use_deepspeed_evo_attention, use_flash)"
-                " must be off, and residues be within the protein"
-            )
-            raise invalid(ErrorKind.INVALID_PARAMETER, message)
 
 
 class AttachedModel:
@@ -214,7 +135,7 @@ class AttachedModel:
         self,
         recorder: TraceRecorder,
         model: Module,
-        choice: _Choice,
+        choice: Choice,
         attention: object | None,
         softmax: str,
     ) -> None:
@@ -222,8 +143,10 @@ class AttachedModel:
         self._recorder = recorder
         self._choice = choice
         self._last = -1
-        self._active: _Captured | None = None
+        self._active: Captured | None = None
         self._maps: dict[str, Any] = {}
+        self._points: list[Tensor] = []
+        """Attention of the structure module's blocks, in the pass that is under way."""
         self._pending: tuple[str, dict[str, Any]] | None = None
         self._declared: set[tuple[str, str]] = set()
         modules = dict(model.named_modules())
@@ -231,12 +154,10 @@ class AttachedModel:
         numbers = {int(match[2]) for match in blocks.values()}
         lacking = sorted((choice.layers or frozenset()) - numbers)
         if not blocks or lacking:
-            found = (
-                f"{len(numbers)} blocks" if blocks else f"modules {', '.join(list(modules)[1:8])}"
-            )
+            has = f"{len(numbers)} blocks" if blocks else f"modules {', '.join(list(modules)[1:8])}"
             message = (
                 f"expected blocks called evoformer.blocks.N or trunk.blocks.N, among them"
-                f" {lacking or 'any'}; the model has {found}"
+                f" {lacking or 'any'}; the model has {has}"
             )
             raise invalid(ErrorKind.PATTERN_UNMATCHED, message)
         self._count = max(numbers) + 1
@@ -246,10 +167,8 @@ class AttachedModel:
             for name, match in blocks.items():
                 self._hook_block(stack, modules[name], match[1], int(match[2]))
             for name, module in modules.items():
-                found_structure = _STRUCTURE.fullmatch(name)
-                if found_structure and "structure" in choice.keep:
-                    hook = self._structure_hook(found_structure[1])
-                    stack.callback(module.register_forward_hook(hook).remove)
+                if found := _STRUCTURE.fullmatch(name):
+                    self._hook_structure(stack, module, found[1])
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -327,7 +246,7 @@ class AttachedModel:
         self, stack: ExitStack, module: Module, layer: str, kind: AttentionKind
     ) -> None:
         def before(*_: Any) -> None:
-            self._active = _Captured(kind, self._choice)
+            self._active = Captured(kind, self._choice)
 
         def after(*_: Any) -> None:
             captured, self._active = self._active, None
@@ -367,22 +286,45 @@ class AttachedModel:
             found["single"] = found["msa"][0]
         return {name: self._choice.cast(one) for name, one in found.items() if name in keep}
 
-    def _structure_hook(self, layer: str) -> Callable[[Module, Any, Any], None]:
+    def _hook_structure(self, stack: ExitStack, module: Module, layer: str) -> None:
         def after(_: Module, __: Any, output: Any) -> None:
-            values = {}
-            for name, declared in STRUCTURE_FIELDS.items():
-                value = output.get(name) if hasattr(output, "get") else getattr(output, name, None)
-                if value is None:
-                    continue
-                tensor: Tensor = value.detach()
-                axis = int(declared.dims[:1] == ("structure_block",))
-                if tensor.ndim > len(declared.dims) and tensor.shape[axis] == 1:
-                    tensor = tensor.squeeze(axis)
-                values[name] = self._choice.cast(tensor)
+            values = self._structure(output) if "structure" in self._choice.keep else {}
+            if wants_points:
+                values |= self._points_of(layer)
             self._flush()
             self._record(layer, values)
 
-        return after
+        def points(_: Module, __: Any, weights: Tensor) -> None:
+            self._points.append(self._choice.cast(_one(weights.detach(), MAP_AXES, layer)).clone())
+
+        wants_points = _IPA in self._choice.kinds
+        for name, inner in module.named_modules() if wants_points else ():
+            if name.endswith("ipa.softmax"):
+                stack.callback(inner.register_forward_hook(points).remove)
+        stack.callback(module.register_forward_hook(after).remove)
+
+    def _structure(self, output: Any) -> dict[str, Any]:
+        values = {}
+        for name, declared in STRUCTURE_FIELDS.items():
+            value = output.get(name) if hasattr(output, "get") else getattr(output, name, None)
+            if value is None:
+                continue
+            tensor: Tensor = value.detach()
+            axis = int(declared.dims[:1] == ("structure_block",))
+            if tensor.ndim > len(declared.dims) and tensor.shape[axis] == 1:
+                tensor = tensor.squeeze(axis)
+            values[name] = self._choice.cast(tensor)
+        return values
+
+    def _points_of(self, layer: str) -> dict[str, Any]:
+        points, self._points = self._points, []
+        if not points:
+            message = (
+                f"layer {layer!r}: of {_IPA} nothing was seen: a kernel that works in place on the"
+                " device computed it"
+            )
+            raise invalid(ErrorKind.INVALID_PARAMETER, message)
+        return {_IPA: torch_module().stack(points)}
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, None
@@ -417,10 +359,6 @@ def _one(tensor: Tensor, axes: int, layer: str) -> Tensor:
         message = f"layer {layer!r}: expected one protein, got shape {tuple(tensor.shape)}"
         raise invalid(ErrorKind.SHAPE_MISMATCH, message)
     return tensor
-
-
-def _torch() -> Any:
-    return sys.modules["torch"]  # who has a model has imported it
 
 
 def _bytes(data: bytes) -> Any:
