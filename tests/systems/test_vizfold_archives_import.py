@@ -108,6 +108,9 @@ def test_a_real_archive_is_imported_whole_and_a_second_time_as_nothing() -> None
 
         assert report.sealed
         assert not report.missing
+        flat = "structure/atom_positions (1591, 3) is kept as residues by 37 atoms"
+        assert (flat in report.odd) == (run_id == "heads-last")
+        assert not any("num_residues says" in sentence for sentence in report.odd)
         assert again.known
     expected = arrays_of(FIRST)
     with Archive(store) as archive:

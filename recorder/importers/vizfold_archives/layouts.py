@@ -44,6 +44,10 @@ class Role:
     kind: AttentionKind | None = None
     """Of attention."""
 
+    def lengths(self, array: ForeignArray) -> tuple[int, ...]:
+        """Return the length of each axis as it is stored here."""
+        return (array.shape[-1], *array.shape[:-1]) if self.heads_last else array.shape
+
 
 class AmbiguousError(ValueError):
     """An array whose axes could be one thing or another."""

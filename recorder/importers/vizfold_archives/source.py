@@ -9,9 +9,10 @@ import numpy as np
 
 from archive_schema.models import Place
 from archive_schema.systems.attributes import attribute_to_json
-from archive_schema.systems.vizfold import IMPORTED, PASSES, RECYCLE, layer_number
+from archive_schema.systems.vizfold import IMPORTED, PASSES, RECYCLE
 from recorder.importers.foreign import invalid_file
 from recorder.importers.source import Findings
+from recorder.importers.vizfold_archives.completeness import contradictions, missing_of
 from recorder.importers.vizfold_archives.layouts import (
     ATOMS,
     SAMPLE,
@@ -37,16 +38,6 @@ _LARGEST_TILE_NBYTES: Final = 64 << 20
 _MOST_PASSES: Final = 1 << 16
 _LARGEST_METADATA: Final = 1 << 16
 _FEWEST_ZEROS: Final = 0.5
-_WANTED: Final = {
-    "vizfold-1.0": (
-        "metadata/sequence", "metadata/num_residues", "metadata/num_recycles",
-        "metadata/residue_index", "metadata/model_version", "metadata/config_version",
-        "representations/single", "representations/pair", "attention", "structure/atom_positions",
-    ),
-    "archiveformat": ("activations", "attention", "outputs/coords", "outputs/conf"),
-}  # fmt: skip
-"""What an archive of a layout has, as paths or their beginnings."""
-_WANTED["vizfold-to-zarr"] = _WANTED["vizfold-1.0"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +97,9 @@ class ArchiveSource:
                 f" step {last}"
             )
         self.metadata: Mapping[str, JsonValue] = self._metadata(layout)
-        self._find_missing(layout)
+        self.findings.missing += missing_of(layout, archive.arrays)
+        pairs = [(one.array, one.role) for one in self._placed]
+        self.findings.odd += contradictions(pairs, self._told)
 
     def feed(self, sink: Sink, progress: Progress) -> None:
         """Hand over one array after the other, or one sample of it after the other."""
@@ -206,7 +199,7 @@ class ArchiveSource:
                 named.append(one)
                 continue
             dims = []
-            for dim, length in zip(one.role.dims, one.array.shape, strict=True):
+            for dim, length in zip(one.role.dims, one.role.lengths(one.array), strict=True):
                 at = (one.role.place, one.role.layer, dim)
                 known = self.samples if dim == SAMPLE else lengths.setdefault(at, length)
                 dims.append(dim if known == length else f"{dim}_{length}")
@@ -291,38 +284,6 @@ class ArchiveSource:
         fields = {one.array.path.removeprefix("metadata/") for one in self._placed}
         told = {name: value for name, value in self._told.items() if name not in fields}
         return {**told, IMPORTED: about}
-
-    def _find_missing(self, layout: str) -> None:
-        arrays = self._archive.arrays
-        for wanted in _WANTED.get(layout, ()):
-            if not any(path == wanted or path.startswith(f"{wanted}/") for path in arrays):
-                self.findings.missing.append(wanted)
-        residues = self._told.get("num_residues")
-        for one in self._placed:
-            for dim, length in zip(one.role.dims, one.array.shape, strict=False):
-                if (
-                    dim == "residue"
-                    and isinstance(residues, int)
-                    and length not in (residues, ATOMS * residues)
-                ):
-                    self.findings.odd.append(
-                        f"{one.array.path} has {length} residues; num_residues says {residues}"
-                    )
-        sequence = self._told.get("sequence")
-        if isinstance(sequence, str) and isinstance(residues, int) and len(sequence) != residues:
-            self.findings.odd.append(
-                f"the sequence has {len(sequence)} letters; num_residues says {residues}"
-            )
-        flat = arrays.get("structure/atom_positions")
-        if flat is not None and layout == "vizfold-to-zarr":
-            self.findings.odd.append(
-                f"structure/atom_positions {flat.shape} is kept as residues by {ATOMS} atoms"
-            )
-        numbers = sorted(
-            {n for p in self._placed if (n := layer_number(p.role.layer or "")) is not None}
-        )
-        if numbers and numbers != list(range(numbers[-1] + 1)):
-            self.findings.odd.append(f"layers {', '.join(map(str, numbers))} only")
 
 
 def _is_unsure(role: Role) -> bool:

@@ -211,7 +211,10 @@ class _Hierarchy:
         with self._explained(path):
             opened = zarr.open_array(self._store, path=path, mode="r", zarr_format=document.version)
             dtype = np.dtype(opened.dtype)
-        text = dtype.kind not in "biufSU"
+        text = dtype.kind in "OT"
+        if not text and dtype.kind not in "biufSU":
+            found.odd.append(f"{path} holds {dtype}, neither numbers nor text: left out")
+            return None
         array = ForeignArray(
             path,
             shape,
