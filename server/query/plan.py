@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -68,7 +68,7 @@ class TilePart(NamedTuple):
     """By number of the block."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How a selection along the axes after step is read; shared, and never written to."""
 
@@ -76,11 +76,33 @@ class Plan:
     """Along each axis after step."""
     lengths: tuple[int, ...]
     """How many entries that are; 1 of an axis that is dropped."""
-    parts: tuple[TilePart, ...]
     tiles: tuple[int, ...]
-    """Number of the tile of each part."""
+    """Number of each tile that is touched."""
     reaches: NDArray[np.int64]
     """How many samples each of these tiles must have; 0 without a sample axis."""
+    grid: Grid
+    axes: tuple[Sequence[Part], ...]
+    """How *taken* is cut, axis by axis."""
+
+    @cached_property
+    def parts(self) -> tuple[TilePart, ...]:
+        """What is taken from each of *tiles*.
+
+        Made when something is read, because there are as many cells as blocks: what is too large
+        to be answered is refused for less.
+        """
+        grid = self.grid
+        tiles: dict[int, dict[int, list[Cell]]] = {tile: {} for tile in self.tiles}
+        for parts in product(*self.axes):
+            number = tile = 0
+            for part, stride in zip(parts, grid.strides, strict=True):
+                number += part.block * stride
+            if grid.blocks_in_tile:
+                tile, number = divmod(number, grid.blocks_in_tile * grid.strides[0])
+            source = _index([part.source for part in parts], grid.block)
+            target = tuple([slice(part.start, part.stop) for part in parts])
+            tiles[tile].setdefault(number, []).append(Cell(source, target))
+        return tuple([TilePart(tile, tuple(sorted(cells)), cells) for tile, cells in tiles.items()])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,7 +132,7 @@ class Grid:
 
 
 def _plan(grid: Grid, taken: tuple[Taken, ...]) -> Plan:
-    axes = [axis_parts(one, extent) for one, extent in zip(taken, grid.block, strict=True)]
+    axes = tuple([axis_parts(one, extent) for one, extent in zip(taken, grid.block, strict=True)])
     reach: dict[int, int] = {}
     if grid.blocks_in_tile:
         for part in axes[0]:
@@ -118,23 +140,8 @@ def _plan(grid: Grid, taken: tuple[Taken, ...]) -> Plan:
             reach[tile] = max(reach.get(tile, 0), block * grid.block[0] + part.reach)
     else:
         reach[0] = 0
-    tiles: dict[int, dict[int, list[Cell]]] = {tile: {} for tile in reach}
-    for parts in product(*axes):
-        number = tile = 0
-        for part, stride in zip(parts, grid.strides, strict=True):
-            number += part.block * stride
-        if grid.blocks_in_tile:
-            tile, number = divmod(number, grid.blocks_in_tile * grid.strides[0])
-        source = _index([part.source for part in parts], grid.block)
-        target = tuple([slice(part.start, part.stop) for part in parts])
-        tiles[tile].setdefault(number, []).append(Cell(source, target))
-    return Plan(
-        taken,
-        tuple([1 if isinstance(one, int) else len(one) for one in taken]),
-        tuple([TilePart(tile, tuple(sorted(cells)), cells) for tile, cells in tiles.items()]),
-        tuple(reach),
-        np.array(list(reach.values()), np.int64),
-    )
+    lengths = tuple([1 if isinstance(one, int) else len(one) for one in taken])
+    return Plan(taken, lengths, tuple(reach), np.array(list(reach.values()), np.int64), grid, axes)
 
 
 _kept_plan = lru_cache(maxsize=512)(_plan)

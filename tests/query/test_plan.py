@@ -72,3 +72,14 @@ def test_several_lists_select_each_its_own_axis() -> None:
 
     (cell,) = plan.parts[0].cells[0]
     assert values[cell.source].tolist() == values[[1, 0, 1]][:, ::2][:, :, [3, 3]].tolist()
+
+
+def test_a_selection_of_a_hundred_thousand_blocks_is_planned_without_going_through_them() -> None:
+    """So that it can be refused at once where it is too large."""
+    plan = Grid.of((1024, 4, 1024, 1024), (1, 1, 32, 1024), sampled=False).plan(
+        (range(1024), range(4), range(1024), range(1024))
+    )
+
+    assert plan.lengths == (1024, 4, 1024, 1024)
+    assert plan.tiles == (0,)
+    assert "parts" not in vars(plan)

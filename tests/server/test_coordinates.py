@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archive_schema.models import Place, SampleColumn, StepColumn
+from archive_schema.models import Place, SampleColumn, StepColumn, TileColumns
 from archive_schema.store import open_store
 from archive_schema.wire import DIMS_HEADER, LAYERS_HEADER, SHAPE_HEADER, STEPS_HEADER
 from tests.query.builder import Builder, spec_of
@@ -504,6 +504,40 @@ def test_too_many_layers_are_refused_with_their_size_before_anything_is_read(
         assert "fewer layers" in problem["detail"]
     body = {"slices": [{"field": "out", "layer": "*"}]}
     is_problem(runs.post("/runs/sealed/query", json=body), 413, "answer-too-large")
+
+
+def test_an_accidental_read_of_triangle_attention_is_refused(
+    folder_store: Store, serve: Serve
+) -> None:
+    """17 GB a layer, of which nothing is stored but what the commits say: nothing is read."""
+    shape = (1024, 4, 1024, 1024)
+    values = np.broadcast_to(np.float32(0), shape)
+    layers = ("pair.2", "pair.10")
+    run = Builder(folder_store).declare(
+        *(
+            spec_of("attention", values, place=Place.LAYERS, layer=one, block=(1, *shape[1:]))
+            for one in layers
+        )
+    )
+    for one in layers:
+        blocks = ((1 << 20,) * shape[0],)
+        run.commit(
+            TileColumns(
+                field=f"layers/{one}/attention", step=(0,), tile=(0,), samples=(0,),
+                nbytes=(shape[0] << 20,), crc32c=(1,), crc32=(1,), blocks=blocks,
+            ),
+            coordinates=(StepColumn(name="recycle", dtype="int64", step=(0,), value=(2,)),),
+        )  # fmt: skip
+    with httpx.Client(base_url=serve(folder_store)) as http:
+        for layer, nbytes in (("pair.2", values.nbytes), ("pair.*", 2 * values.nbytes)):
+            for query in ("format=raw", "format=json", "reduce=mean", "reduce=mean&over=axis0"):
+                answer = http.get(f"/runs/run/layers/{layer}/attention?recycle=2&{query}")
+                problem = is_problem(answer, 413, "answer-too-large")
+                assert f"{nbytes:,} bytes" in problem["detail"]
+                assert "axis0s=0:" in problem["detail"]
+        is_problem(http.get("/runs/run/layers/pair.*/attention?step=0&top=9"), 413)
+        body = {"slices": [{"field": "attention", "layer": "pair.*"}]}
+        is_problem(http.post("/runs/run/query", json=body), 413, "answer-too-large")
 
 
 def test_a_run_that_grows_is_chosen_from_as_far_as_it_is(folder_store: Store, serve: Serve) -> None:
