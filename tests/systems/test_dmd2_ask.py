@@ -58,8 +58,8 @@ def load_dataset_activations(
     root = activation_dir.parent.parent
     rows = []
     for one in info["samples"]:
-        arrays = np.load((root / one["activation_path"]).with_suffix(".npz"))
-        flat = np.concatenate([arrays[name] for name in sorted(arrays.keys())], axis=1)
+        with np.load((root / one["activation_path"]).with_suffix(".npz")) as arrays:
+            flat = np.concatenate([arrays[name] for name in sorted(arrays.keys())], axis=1)
         rows.append(flat[one["batch_index"]])
         assert (root / one["image_path"]).is_file()
     return np.stack(rows), info["samples"]

@@ -122,7 +122,10 @@ def test_flat_rows_have_layers_by_name(store: Store, archive: Archive) -> None:
     file = export(run, "npy").file
     whole = b"".join(file.read())
 
-    parts = [np.load(REAL / f"activations/imagenet_real/batch_00000{at}.npz") for at in (0, 1)]
+    parts = []
+    for at in (0, 1):
+        with np.load(REAL / f"activations/imagenet_real/batch_00000{at}.npz") as opened:
+            parts.append(dict(opened))
     rows = [np.concatenate([one[name] for name in sorted(one)], axis=1) for one in parts]
     data = np.frombuffer(whole[-8 * 4 * 16384 :], "<f4").reshape(8, -1)
     np.testing.assert_array_equal(data, np.concatenate(rows))
@@ -427,6 +430,7 @@ def test_samples_that_were_generated_in_the_app(
     [
         (f"metadata/{MODEL}/dataset_info.json", b'{"samples": [1]}', "list of objects"),
         (f"metadata/{MODEL}/dataset_info.json", b"[" * 100_000, "JSON"),
+        (f"metadata/{MODEL}/dataset_info.json", b'{"a": "\\ud800"}', "JSON"),
         (f"metadata/{MODEL}/dataset_info.json", b'{"class_labels": {"x": 1}}', "class_labels"),
         (f"activations/{MODEL}/batch_000001.npz", b"PK\x03\x04 rubbish", "batch_000001"),
         (f"activations/{MODEL}/batch_000000.json", b'{"samples": []}', "tells of 0 samples"),
@@ -449,6 +453,34 @@ def test_what_is_damaged_is_named(
 
     assert report.samples == 4
     assert any(words in sentence for sentence in report.odd)
+
+
+def test_no_path_leads_out_of_the_folder(store: Store, archive: Archive, tmp_path: Path) -> None:
+    """Neither where files are read nor where they are written."""
+    root = tmp_path / "data"
+    write_picture(tmp_path, "secret.png")
+    samples = write_set(root, (2,))
+    samples[0]["image_path"] = "../secret.png"
+    samples[1]["image_path"] = str(tmp_path / "secret.png")
+    write_info(root, samples)
+
+    report = take(root, store)
+
+    run = archive.run("run")
+    assert any("2 pictures (image)" in one for one in report.missing)
+    assert run.ledger.at(Place.OUTPUTS, None, "image") is None
+    assert not [path for path in exported(run) if "secret" in path]
+
+
+def test_values_that_no_coordinate_can_have_are_told(store: Store, tmp_path: Path) -> None:
+    write_npz(tmp_path, "batch_000000", activations(1, 0))
+    others = {"step": 1, "huge": 2**70, "nul": "a\0", "none": None, "list": [1], "k k": 1}
+    write_info(tmp_path, [sample(0, 0, 0, **others)])
+
+    report = take(tmp_path, store)
+
+    for name in ("'step'", "'huge'", "'nul'", "'none'", "'k k'"):
+        assert any(name in sentence for sentence in report.odd), name
 
 
 def test_a_sealed_run_is_not_another_tree(store: Store, tmp_path: Path) -> None:
