@@ -139,7 +139,8 @@ def atlas(
     selector = ALL if samples is None else parse_selector(samples, "samples")
     taken = take(selector, "sample", found.run.samples)
     positions = (taken,) if isinstance(taken, int) else taken
-    wanted = cells(found, field, positions, size, columns)
+    limit = service_of(request).settings.max_answer_bytes
+    wanted = cells(found, field, positions, size, columns, limit=limit)
     document = AtlasDocument(
         run=run,
         field=field,

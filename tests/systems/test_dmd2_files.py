@@ -474,7 +474,14 @@ def test_no_path_leads_out_of_the_folder(store: Store, archive: Archive, tmp_pat
 
 def test_values_that_no_coordinate_can_have_are_told(store: Store, tmp_path: Path) -> None:
     write_npz(tmp_path, "batch_000000", activations(1, 0))
-    others = {"step": 1, "huge": 2**70, "nul": "a\0", "none": None, "list": [1], "k k": 1}
+    others: dict[str, Any] = {
+        "step": 1,
+        "huge": 2**70,
+        "nul": "a\0",
+        "none": None,
+        "list": [1],
+        "k k": 1,
+    }
     write_info(tmp_path, [sample(0, 0, 0, **others)])
 
     report = take(tmp_path, store)

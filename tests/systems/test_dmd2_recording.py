@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import runpy
 import sys
@@ -127,6 +128,8 @@ def test_what_is_recorded_is_what_the_blocks_gave_out(
         np.testing.assert_array_equal(run.field("image").select({"step": 2}).array(), final)
         names = run.ledger.sample_coordinates["class"].values
         assert (names[0], names[2]) == ("goldfish", "toilet_tissue")
+        file = io.BytesIO(tree_of(run, steps=0)["activations/imagenet/batch_000000.npz"])
+        np.testing.assert_array_equal(np.load(file)["midblock"], expected[0].reshape(3, -1))
         levels = run.ledger.step_coordinates["sigma"].values
         assert [levels[at] for at in range(3)] == pytest.approx(karras(3))
     assert (vars(whole), hooks_of(model)) == before

@@ -41,8 +41,10 @@ class Columns:
                 value = json.dumps(value)  # noqa: PLW2901  as text
             if value is None:
                 self._note(f"{key!r} is null for some samples: they have no such coordinate")
-            else:
+            elif _fits(value):
                 found[name] = value
+            else:
+                self._note(f"{key!r} is {value!r:.40} for some samples: left out")
         return found
 
     def put(self, sink: Sink, rows: Mapping[int, Mapping[str, Any]]) -> None:
@@ -65,6 +67,13 @@ class Columns:
     def _note(self, sentence: str) -> None:
         if sentence not in self.odd:
             self.odd.append(sentence)
+
+
+def _fits(value: Any) -> bool:
+    """Return whether a coordinate can hold a value: NumPy drops NUL at the end of text."""
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    return not (isinstance(value, str) and value.endswith("\0"))
 
 
 def _runs(values: Mapping[int, Any]) -> list[tuple[int, list[Any]]]:

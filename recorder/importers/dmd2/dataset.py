@@ -63,7 +63,9 @@ def load_json(file: ForeignFile) -> tuple[Any, str]:
         raise file.refuse(f"has {file.nbytes} bytes, more than the {_LARGEST} that are read")
     try:
         text = file.stream.read().decode("utf-8")
-        return json.loads(text), text
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        return found, text  # noqa: TRY300
     except (ValueError, RecursionError) as error:
         raise file.refuse(f"expected a JSON document: {error}") from error
 

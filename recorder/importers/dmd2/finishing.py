@@ -32,6 +32,7 @@ from archive_schema.systems.dmd2_files import (
     KeptFiles,
     KeptInfo,
     info_text,
+    is_inside,
     record_of,
 )
 from recorder.importers.comparison import given_crc32
@@ -190,7 +191,7 @@ class Finishing:
     def _put_pictures(self, sink: Sink, field: str, paths: dict[int, str | None]) -> None:
         if not any(paths.values()):
             return
-        folders = {path.rpartition("/")[0] for path in paths.values() if path}
+        folders = {path.rpartition("/")[0] for path in paths.values() if path and is_inside(path)}
         there = {f"{folder}/{name}" for folder in folders for name in self._names(folder)}
         absent = [path for path in paths.values() if path not in there]
         # A tile is written whole: where pictures are missing, each is a tile of its own.

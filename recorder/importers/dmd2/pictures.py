@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from archive_schema.errors import InvalidInputError
+from archive_schema.systems.dmd2_files import is_inside
 from archive_schema.systems.png import pixels_of, png
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Pictures:
         return [None if path is None else self._read(path) for path in paths]
 
     def _read(self, path: str) -> NDArray[np.uint8] | None:
+        if not is_inside(path):
+            self.odd.append(f"{path!r:.200} leads out of the data folder: not read")
+            return None
         try:
             with self.tree.open(path) as file:
                 data = file.stream.read(_LARGEST)

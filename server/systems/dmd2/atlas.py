@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from server.systems.dmd2.dataset import ImageSet
 
 MOST_PIXELS: Final = 4096 * 4096
+_AT_ONCE: Final = 16 << 20
+"""Bytes of pictures that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,13 @@ class Cell:
 
 
 def cells(
-    dataset: ImageSet, name: str, positions: Sequence[int], size: int, columns: int
+    dataset: ImageSet,
+    name: str,
+    positions: Sequence[int],
+    size: int,
+    columns: int,
+    *,
+    limit: int,
 ) -> list[Cell]:
     """Return where each picture is on a sheet; nothing is read for it.
 
@@ -48,6 +57,8 @@ def cells(
         Width and height of a cell; a picture is made to fit, and its proportions stay.
     columns : int
         Cells in a row of the sheet.
+    limit : int, bytes
+        The most that may be read for the sheet.
 
     Raises
     ------
@@ -60,6 +71,12 @@ def cells(
     if field is None or field.spec.dims[1:] != ("row", "column", "channel"):
         message = f"run {dataset.run.manifest.id!r} has no pictures {name!r} in its outputs"
         raise NotFoundError(ErrorKind.FIELD_NOT_FOUND, message)
+    read = len(positions) * math.prod(field.spec.tail)
+    if read > limit:
+        message = (
+            f"a sheet of {len(positions)} pictures takes {read:,} bytes, at most {limit:,} are"
+        )
+        raise TooLargeError(ErrorKind.ANSWER_TOO_LARGE, f"{message} read; ask for fewer samples")
     if len(positions) * size * size > MOST_PIXELS:
         most = MOST_PIXELS // (size * size)
         message = f"a sheet of {len(positions)} pictures is too large; ask for {most} of this size"
@@ -90,11 +107,14 @@ def sheet(dataset: ImageSet, name: str, found: Sequence[Cell], size: int) -> NDA
     wanted = [cell for cell in found if cell.recorded]
     if not wanted:
         return pixels
-    chosen = field.select({"sample": tuple(cell.sample for cell in wanted)})
-    for cell, picture in zip(wanted, chosen.array(), strict=True):
-        pixels[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width] = _fitted(
-            picture, (cell.width, cell.height)
-        )
+    each = max(1, _AT_ONCE // math.prod(field.spec.tail))
+    for start in range(0, len(wanted), each):
+        some = wanted[start : start + each]
+        chosen = field.select({"sample": tuple(cell.sample for cell in some)})
+        for cell, picture in zip(some, chosen.array(), strict=True):
+            pixels[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width] = _fitted(
+                picture, (cell.width, cell.height)
+            )
     return pixels
 
 
