@@ -10,7 +10,7 @@ from recorder.importers.foreign_tree import ForeignTree
 from recorder.importers.importer import TreeImporter
 from recorder.importers.vizfold.folder import open_prediction
 from recorder.importers.vizfold.survey import is_known
-from recorder.importers.vizfold_archives import FLAGS, ArchiveTree, is_archive
+from recorder.importers.vizfold_archives import FLAGS, SIGNS, ArchiveTree, is_archive
 
 if TYPE_CHECKING:
     from archive_schema.records import RunRecords
@@ -126,4 +126,4 @@ _SIGNS: Final = (
     "*_attn_layer*", "representations/*_layer*.npy", "trace/index.json",
     "*/attention_files_*/*",
 )  # fmt: skip
-IMPORTER: Final = TreeImporter(open=open_vizfold, signs=_SIGNS, flags=PASSES_FLAG | FLAGS)
+IMPORTER: Final = TreeImporter(open=open_vizfold, signs=_SIGNS + SIGNS, flags=PASSES_FLAG | FLAGS)

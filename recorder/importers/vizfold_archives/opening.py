@@ -27,6 +27,11 @@ FLAGS: Final = {
     " query,key,head"
 }
 """What a user may have to say."""
+SIGNS: Final = (
+    "attention/layer_*", "attention/*/layer_*", "activations/layer_*", "representations/*/layer_*",
+    "act_*_single.npy", "attn_*.npy",
+)  # fmt: skip
+"""What tells archives from other files; see `Importer.signs`."""
 
 
 def is_archive(url: str) -> bool:
