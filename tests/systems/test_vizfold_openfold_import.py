@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError
+from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.models import Place
 from archive_schema.store import open_store
 from archive_schema.systems.attention_text import (
@@ -295,6 +295,18 @@ def test_one_of_several_predictions_is_named(tmp_path: Path, store: Store) -> No
         assert archive.run("c").manifest.metadata["protein"] == "c_1"
 
 
+def test_what_holds_nothing_of_a_prediction_is_no_run(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "timings.json").write_text('{"1UBQ_1": {"inference": 1.5}}')
+
+    for path in (tmp_path, tmp_path / "timings.json", tmp_path / "nowhere"):
+        with pytest.raises(InvalidInputError, match="expected a tree of files|no such file"):
+            take(path, store)
+    with pytest.raises(InvalidInputError, match="expected no flag attention_axes"):
+        take(REAL / "openfold_1G1J", store, flags={"attention_axes": "head,query,key"})
+    with Archive(store) as archive, pytest.raises(NotFoundError):
+        archive.run("run")
+
+
 @pytest.mark.parametrize("ending", ["pt", "pickle"])
 def test_representations_by_layer_in_one_file(
     ending: str, tmp_path: Path, store: Store, archive: Archive
@@ -319,6 +331,38 @@ def test_representations_by_layer_in_one_file(
     kept = values(run, "pair", "evoformer.blocks.2")
     np.testing.assert_array_equal(kept, pair[0].numpy(), strict=True)
     np.testing.assert_array_equal(values(run, "msa"), final.numpy(), strict=True)
+
+
+def test_output_of_alphafold_goes_by_the_names_of_openfold(
+    tmp_path: Path, store: Store, archive: Archive
+) -> None:
+    """ColabFold's ``single`` has 256 channels; what counts as a recycle is not known."""
+    rng = np.random.default_rng(0)
+    single, pair = rng.normal(size=(5, 256)).astype("f2"), rng.normal(size=(5, 5, 8)).astype("f2")
+    atoms = rng.normal(size=(5, 37, 3))
+    given_ = {
+        "representations": {"single": single, "pair": pair},
+        "structure_module": {"final_atom_positions": atoms, "final_atom_mask": atoms[..., 0]},
+        "ptm": np.float32(0.5),
+        "plddt": np.arange(5.0),
+        "distogram": {"logits": pair, "bin_edges": np.arange(7.0)},
+        "num_recycles": 3,
+        "name": "model_1",
+    }
+    (tmp_path / "result_model_1.pkl").write_bytes(pickle.dumps(given_, 4))
+
+    report = take(tmp_path / "result_model_1.pkl", store)
+
+    run = archive.run("run")
+    np.testing.assert_array_equal(values(run, "single"), single, strict=True)
+    np.testing.assert_array_equal(values(run, "pair"), pair, strict=True)
+    np.testing.assert_array_equal(values(run, "final_atom_positions"), atoms, strict=True)
+    np.testing.assert_array_equal(values(run, "distogram_logits"), pair, strict=True)
+    assert values(run, "distogram_bin_edges").shape == (7,)
+    assert values(run, "ptm_score") == np.float32(0.5)
+    assert "num_recycles" not in run.manifest.metadata
+    assert any("name holds no numbers" in sentence for sentence in report.odd)
+    assert any("no file says how many passes" in sentence for sentence in report.odd)
 
 
 @pytest.fixture
@@ -385,6 +429,7 @@ def test_a_trace_of_esmfold(esmfold: Path, store: Store, archive: Archive) -> No
     np.testing.assert_array_equal(values(run, "single"), saved("trunk/s_s"))
     ipa = run.field("ipa_attention", layer="trunk.structure_module")
     assert ipa.shape == (3, 2, 2, 5, 5)
+    assert not [sentence for sentence in report.odd if "msa_row_attn" in sentence]
     last = saved("structure_module/ipa_attention/recycle_02_block_01")
     np.testing.assert_array_equal(ipa.select({"step": 2}).array()[1], last[0])
     positions = values(run, "positions", "trunk.structure_module", step=1)

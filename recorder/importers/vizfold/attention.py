@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _LARGEST_TEXT: Final = 256 << 20
 TORCH_ENDING: Final = ".pt"
 _LAST_DECIMAL: Final = 5e-7
+_HALF_PRECISION: Final = 5e-4
+"""By which float16 rounds weights of up to one."""
 
 
 @dataclass(slots=True)
@@ -250,4 +252,6 @@ def _difference(text: Strongest, dense: NDArray[Any]) -> str:
             differing = max(differing, float(np.abs(held - text.weight[head, :count]).max()))
     if differing < _LAST_DECIMAL:
         return "orders equal weights otherwise than"
+    if dense.dtype.itemsize < np.dtype(np.float32).itemsize and differing < _HALF_PRECISION:
+        return "has the weights before they were rounded to the half precision of"
     return f"disagrees, by up to {differing:.2g}, with"

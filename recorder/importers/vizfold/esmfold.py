@@ -43,7 +43,7 @@ _BACKBONE: Final = re.compile(
 _COORDINATES: Final = "structure/predicted.pt"
 _TRACED: Final = (_ACTIVATIONS, _RECYCLED, _BLOCK, _FINAL, _IPA, _BACKBONE)
 _LETTERS: Final = {"s": "single", "z": "pair", "seq": "single", "pair": "pair"}
-_LARGEST_JSON: Final = 16 << 20
+_LARGEST_JSON: Final = 1 << 20
 
 
 def attention_layer(path: str) -> int | None:

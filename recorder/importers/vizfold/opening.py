@@ -51,7 +51,7 @@ def open_vizfold(
     """
     del records
     stem = tree.url.rpartition("/")[2].rpartition(".")[0]
-    if is_archive(tree.url) and not attention_file(stem):
+    if is_archive(tree) and not attention_file(stem):
         _refuse_flag("passes", passes, "an archive says itself which passes it has")
         return ArchiveTree(tree.url, tree.options, attention_axes)
     _refuse_flag("attention_axes", attention_axes, "axes of other files than archives are known")
