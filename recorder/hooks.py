@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +21,7 @@ from recorder.intake import Offer
 from recorder.snapshot import given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch.nn import Module
     from torch.utils.hooks import RemovableHandle
@@ -40,16 +41,23 @@ class _Hooked:
     values: Values | None = None
     settled: bool = False
     """Whether the field was settled as its first values are."""
+    listens: bool = True
 
     @property
     def address(self) -> Address:
         return (Place.LAYERS, self.layer, self.capture.field)
 
     def fired(self, _: Module, __: Any, output: object) -> None:
+        if not self.listens:
+            return
         wanted, self.calls = self.calls, self.calls + 1
         if self.capture.call in (None, "last", wanted):
             name = f"{self.layer}.{self.capture.field}"
             self.values = given(self.capture.of(output, self.layer), name).held()
+
+    def discard(self) -> None:
+        self.values = None
+        self.calls = 0
 
 
 class AttachedLayers:
@@ -60,6 +68,29 @@ class AttachedLayers:
     ) -> None:
         self._owner = owner
         self._hooked = hooked
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Capture what runs in this block, and nothing else from now on.
+
+        For a model that is also run for what is no step of the run. What was captured before
+        and not recorded, because a step broke off, is forgotten.
+        """
+        self._listen(on=True)
+        try:
+            yield
+        finally:
+            self._listen(on=False)
+
+    def pause(self) -> None:
+        """Capture nothing but in `listening`."""
+        self._listen(on=False)
+
+    def _listen(self, *, on: bool) -> None:
+        for _, one, _ in self._hooked:
+            one.listens = on
+            if on:
+                one.discard()
 
     def detach(self) -> None:
         """Take the hooks off, and forget what they captured since the last step; idempotent."""
@@ -179,8 +210,7 @@ class LayerHooks:
         """Forget what was captured since the last `take`: it belongs to no step."""
         for group in self._by_pattern.values():
             for hooked in group:
-                hooked.values = None
-                hooked.calls = 0
+                hooked.discard()
 
     def remove(self) -> None:
         """Take the hooks off the model."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from recorder.hooks import AttachedLayers
+    from recorder.recorded import Recorded
     from recorder.recorder import TraceRecorder
 
 KEPT: Final = ("x", "eps", "x_T", "tokens", "cross")
@@ -176,14 +178,18 @@ class AttachedDiffusion:
         self._betas = diffusion.betas.tolist()
         self._batch: _Batch | None = None
         self._seed: int | None = None
+        self._recorded: Recorded | None = None
         self._eps: Tensor | None = None
+        self._layers: AttachedLayers | None = None
         if "eps" in keep:
             halves = ["conditional", "unconditional"]
             recorder.declare("eps", attributes={"guidance": halves})
         with ExitStack() as stack:
             if layers:
                 captures = {pattern: _capture(options) for pattern, options in layers.items()}
-                stack.enter_context(recorder.attach(network_of(diffusion.model), captures))
+                self._layers = recorder.attach(network_of(diffusion.model), captures)
+                self._layers.pause()
+                stack.enter_context(self._layers)
             stack.callback(diffusion.model.register_forward_hook(self._keep_eps).remove)
             stack.callback(_put_back, diffusion, vars(diffusion).get("p_sample_guided"))
             self._original = diffusion.p_sample_guided
@@ -201,14 +207,14 @@ class AttachedDiffusion:
             was cut short is drawn again as it was: other values would be a conflict.
         """
         samples = slice(self.next_sample, self.next_sample + count)
-        recorded = self._recorder.recorded()
-        final = recorded.fields.get("outputs/final_sequence")
-        wanted = [f"trace/{name}" for name in self._keep - {"x_T"}]
-        if (
-            final is not None
-            and final.has(0, samples.start, samples.stop)
-            and all(recorded.has(step, samples, wanted) for step in range(self._timesteps))
-        ):
+        # As it was at first: samples only move on, and a look at all tiles of a run takes a while.
+        recorded = self._recorded = self._recorded or self._recorder.recorded()
+        single = ["outputs/final_sequence", *(f"inputs/{name}" for name in self._keep & {"x_T"})]
+        stepped = [f"trace/{name}" for name in self._keep - {"x_T"}]
+        if all(
+            name in recorded.fields and recorded.fields[name].has(0, samples.start, samples.stop)
+            for name in single
+        ) and all(recorded.has(step, samples, stepped) for step in range(self._timesteps)):
             self.next_sample = samples.stop
             return False
         self._seed = seed
@@ -236,7 +242,8 @@ class AttachedDiffusion:
         if before is None or t_index >= before.t_index:  # one that was broken off begins again
             self._begin(given, t_index)
         self._eps = None
-        made: tuple[Tensor, Tensor] = self._original(*args, **kwargs)
+        with nullcontext() if self._layers is None else self._layers.listening():
+            made: tuple[Tensor, Tensor] = self._original(*args, **kwargs)
         self._record(t_index, *made)
         return made
 

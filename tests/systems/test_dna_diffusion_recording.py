@@ -236,6 +236,24 @@ def test_a_batch_that_is_drawn_otherwise_the_second_time_is_a_conflict(
                 sampled(diffusion, [1, 2], 1)
 
 
+def test_what_the_network_did_for_no_step_is_not_recorded(
+    store: Store, archive: Archive, diffusion: Diffusion
+) -> None:
+    """A batch that broke off is begun anew in the same process, after other uses of the network."""
+    options: Any = {"system": "dna-diffusion", "steps": STEPS, "samples": 2}
+    with TraceRecorder(store, "r", **options) as rec:
+        with attach(rec, diffusion, cell_types=CELL_TYPES, layers={"final_conv": {}}) as attached:
+            with pytest.raises(KeyboardInterrupt), dying(diffusion, 1):
+                sampled(diffusion, [1, 2], 0)
+            diffusion.model(torch.zeros(3, 1, 4, LENGTH), torch.zeros(3), torch.zeros(3).long())
+            assert attached.due(2, seed=0)
+            states = sampled(diffusion, [1, 2], 0)
+
+    run = archive.run("r")
+    np.testing.assert_array_equal(values(run, "x"), states)
+    assert values(run, "output", layer="final_conv").shape == (STEPS, 2, 2, 1, 4, LENGTH)
+
+
 def test_everything_is_as_it_was_when_it_is_detached(store: Store, diffusion: Diffusion) -> None:
     """Also after an error, and where somebody else had wrapped the method before."""
     plain = sampled(diffusion, [1, 2], 0)
