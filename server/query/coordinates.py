@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, InvalidInputError
 from archive_schema.matching import Condition, matching, read_wanted
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from archive_schema.selection import Selector
     from server.query.run import RunView
 
-STEP = "step"
-SAMPLE = "sample"
+STEP: Final = "step"
+SAMPLE: Final = "sample"
 
 
 def narrowed(
