@@ -264,7 +264,9 @@ def test_a_store_without_its_metadata_is_diagnosed(tmp_path: Path) -> None:
 
 
 def test_an_archive_is_read_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
-    """As a folder of objects, and as a ZIP of which no more is fetched than is asked for."""
+    """As a folder of objects, and as a ZIP of which no more is fetched than is asked for; and a
+    folder needs no ending.
+    """
     url = s3.fresh_url()
     filesystem, root = fsspec.core.url_to_fs(url)
     filesystem.put(str(SYNTHETIC / "data.zarr"), f"{root}/data.zarr", recursive=True)
@@ -272,11 +274,13 @@ def test_an_archive_is_read_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     filesystem.put(str(packed), f"{root}/data.zip")
     store = open_store("memory://vizfold-bucket")
 
-    reports = [
-        import_file("vizfold", f"{url}/{name}", store, "one") for name in ("data.zarr", "data.zip")
-    ]
+    renamed = tmp_path / "unpacked"
+    shutil.copytree(SYNTHETIC / "data.zarr", renamed)
 
-    assert [report.known for report in reports] == [False, True]
+    places = (f"{url}/data.zarr", f"{url}/data.zip", renamed)
+    reports = [import_file("vizfold", place, store, "one") for place in places]
+
+    assert [report.known for report in reports] == [False, True, True]
 
 
 def _folder(path: Path) -> Path:

@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ErrorKind, InvalidInputError
+from archive_schema.store.foreign import foreign_filesystem
 from recorder.importers import hdf5_file, npz_file
 from recorder.importers.foreign import open_foreign
 from recorder.importers.vizfold_archives.arrays import hdf5_archive, npz_archive
 from recorder.importers.vizfold_archives.source import LARGEST_NBYTES, ArchiveSource
 from recorder.importers.vizfold_archives.sweep import SweepSource, is_sweep
 from recorder.importers.vizfold_archives.zarr_archive import zarr_archive
+from recorder.importers.vizfold_archives.zarr_metadata import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive_schema.store import StoreOptions
+    from recorder.importers.foreign_tree import ForeignTree
     from recorder.importers.source import Source
 
 _ENDINGS: Final = re.compile(r".*\.(?:zarr|zip|h5|hdf5|npz)/?")
@@ -34,9 +37,14 @@ SIGNS: Final = (
 """What tells archives from other files; see `Importer.signs`."""
 
 
-def is_archive(url: str) -> bool:
-    """Return whether *url* is called like an archive: ``.zarr``, ``.zip``, ``.h5`` or ``.npz``."""
-    return bool(_ENDINGS.fullmatch(url))
+def is_archive(tree: ForeignTree) -> bool:
+    """Return whether *tree* is an archive: a folder with Zarr's metadata, or what is called so.
+
+    The names are ``.zarr``, ``.zip``, ``.h5`` and ``.npz``.
+    """
+    if _ENDINGS.fullmatch(tree.url):
+        return True
+    return not DOCUMENTS.isdisjoint(tree.files("", lambda _: False))
 
 
 @contextmanager
@@ -67,7 +75,8 @@ def open_archive(
             f"attention_axes: expected head,query,key or query,key,head; got {attention_axes!r}"
         )
         raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
-    if url.rstrip("/").endswith((".zarr", ".zip")):
+    filesystem, path = foreign_filesystem(url, options)
+    if url.endswith(".zip") or url.rstrip("/").endswith(".zarr") or filesystem.isdir(path):
         with zarr_archive(url.rstrip("/"), options) as archive:
             if is_sweep(archive):
                 yield SweepSource(archive)
