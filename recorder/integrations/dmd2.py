@@ -56,6 +56,7 @@ def attach(
     guidance_scale: float | None = None,
     classes: ClassOrder | str | None = ClassOrder.STANDARD,
     keep: Sequence[str] = (),
+    level: str = SIGMA,
 ) -> AttachedModel:
     """Record what *model* does from now on, until what is returned is left or detached.
 
@@ -73,6 +74,9 @@ def attach(
         How class ids are numbered; None records no names.
     keep
         Some of `KEPT`, as uint8 pictures.
+    level
+        Step coordinate that the second argument of the model's forward is: ``sigma``, or
+        ``timestep`` of models that count those.
 
     Raises
     ------
@@ -87,7 +91,13 @@ def attach(
     model = getattr(model, "adapter", model)
     book = None if classes is None else class_book(ClassOrder(classes))
     return AttachedModel(
-        recorder, model, layers, guidance_scale=guidance_scale, book=book, keep=frozenset(keep)
+        recorder,
+        model,
+        layers,
+        guidance_scale=guidance_scale,
+        book=book,
+        keep=frozenset(keep),
+        level=level,
     )
 
 
@@ -127,11 +137,13 @@ class AttachedModel:
         guidance_scale: float | None,
         book: ClassBook | None,
         keep: frozenset[str],
+        level: str,
     ) -> None:
         self._recorder = recorder
         self._scale = guidance_scale
         self._book = book
         self._keep = keep
+        self._level = level
         self._batch: Batch | None = None
         self._declared: set[str] = set()
         adapted = hasattr(model, "register_activation_hooks")
@@ -246,7 +258,7 @@ class AttachedModel:
             step, part = divmod(batch.forwards, self._passes)
             if part == 0:
                 level = float(sigma.reshape(-1)[0]) if batch.sigmas is None else batch.sigmas[step]
-                self._recorder.record(step, batch.samples, None, **{SIGMA: level})
+                self._recorder.record(step, batch.samples, None, **{self._level: level})
             made = original(*args, **kwargs)
             batch.forwards += 1
             self._record_pictures(batch, step, part, x, made)

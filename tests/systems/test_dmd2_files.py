@@ -150,6 +150,29 @@ def test_batches_of_other_lengths_are_one_data_set(
     assert exported(archive.run("run")) == files_below(tmp_path, "")
 
 
+def test_one_large_file_is_read_in_parts(store: Store, archive: Archive, tmp_path: Path) -> None:
+    """A successor writes all of a data set into one file, an image at several timesteps."""
+    rows = np.zeros((10, 2 << 20), np.float32)
+    rows[:, 0] = range(10)
+    write_npz(tmp_path, "batch_000000", {"mid_block": rows}).with_suffix(".npy").write_bytes(b"")
+    samples = [
+        {**sample(at // 2, 0, at), "sample_id": f"sample_{at // 2:06d}_t{at % 2}",
+         "caption": 'a cat, "sitting"', "timestep": at % 2}
+        for at in range(10)
+    ]  # fmt: skip
+    write_info(tmp_path, samples, layer_shapes={"mid_block": [512, 64, 64]})
+
+    report = take(tmp_path, store)
+
+    field = archive.run("run").field("output", layer="mid_block")
+    assert (field.spec.tile, field.shape) == (5, (1, 10, 512, 64, 64))
+    for at in (0, 5, 9):
+        found = field.select({"step": 0, "sample": at}).array()
+        np.testing.assert_array_equal(found.reshape(-1), rows[at])
+    assert coordinate(archive.run("run"), "timestep")[3] == 1
+    assert any("left out: batch_000000.npy" in one for one in report.odd)
+
+
 def test_not_a_number_stays(store: Store, archive: Archive, tmp_path: Path) -> None:
     """Upstream's reader turns it into 0 without a word."""
     arrays = activations(4, 1)

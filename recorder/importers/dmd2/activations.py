@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ class ActivationFile:
     def samples(self) -> int:
         """How many samples it holds."""
         return next(iter(self.layers.values())).shape[0]
+
+    @property
+    def sample_nbytes(self) -> int:
+        """Bytes of one sample of the largest layer."""
+        return max(
+            max(array.dtype.itemsize, 1) * math.prod(array.shape[1:])
+            for array in self.layers.values()
+        )
 
     def rows(self) -> Iterator[Row]:
         """Yield its rows."""

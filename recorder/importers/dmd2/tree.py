@@ -54,6 +54,8 @@ CONFIG: Final = (
 _INFO: Final = "dataset_info.json"
 _SINGLES: Final = 16
 """Samples in a tile where each has a file of its own."""
+_TILE_NBYTES: Final = 64 << 20
+"""Of the largest layer: some have all of a data set in one file."""
 
 
 class Dmd2Tree:
@@ -105,6 +107,7 @@ class Dmd2Tree:
         """How files looked last, and how they looked when they were read."""
         self._surveyed: dict[str, Signature] = {}
         self._pending: list[str] = []
+        self._others: list[str] = []
         self._broken: dict[str, str] = {}
         self._odd: list[str] = []
         self._dataset: Dataset | None = None
@@ -138,6 +141,14 @@ class Dmd2Tree:
         findings = Findings(f"{self._sidecars.kept.layout} files")
         findings.odd += [*self._odd, *self._sidecars.odd, *self._shapes.odd, *self._columns.odd]
         findings.odd += [f"{path} is not whole: {why}" for path, why in self._broken.items()]
+        generated = [name for name in self._others if "_generated." in name]
+        others = [name for name in self._others if name not in generated]
+        if generated:
+            findings.odd.append(
+                f"what was generated in the app is a run of its own: --part {self._model}/generated"
+            )
+        if others:
+            findings.odd.append(f"no batches of activations, left out: {', '.join(others):.300}")
         if self._dataset is None:
             findings.missing.append(
                 f"{_INFO}, which is written last: whoever made these files is still at work, or"
@@ -203,6 +214,9 @@ class Dmd2Tree:
             self._surveyed[name] = listed[name]
             if found is not None:
                 self._append(found)
+        known = {name for name in listed if is_activations(name)}
+        beside = {f"{name.removesuffix(ENDING)}.json" for name in known}
+        self._others = sorted(set(listed) - known - beside)
         return set(listed)
 
     def _append(self, file: ActivationFile) -> None:
@@ -283,12 +297,16 @@ class Dmd2Tree:
 
     @property
     def _tile(self) -> int:
-        """Samples in a tile: as recorded, or as many as the first file has."""
+        """Samples in a tile: as recorded, or as many as the first file has, within bounds."""
         for field in () if self._ledger is None else self._ledger.fields.values():
             if field.spec.place is Place.LAYERS:
                 return field.spec.tile
-        samples = next((file.samples for file in self._files.values() if file is not None), 1)
-        return samples if samples > 1 else _SINGLES
+        first = next((file for file in self._files.values() if file is not None), None)
+        if first is None or first.samples == 1:
+            return _SINGLES
+        most = max(1, min(first.samples, _TILE_NBYTES // first.sample_nbytes))
+        parts = range(most, most // 2, -1)
+        return next((part for part in parts if first.samples % part == 0), most)
 
     def _record_tiles(
         self,
