@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from archive_schema.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
 from archive_schema.layout import declared_steps
 from archive_schema.records import RunRecords
+from recorder.budget import default_max_bytes
 from recorder.importers.comparison import Comparison
 from recorder.importers.foreign_tree import ForeignTree
 from recorder.importers.importer import TreeImporter
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from recorder.importers.importer import Importer
     from recorder.importers.source import Progress, Source
     from recorder.importers.tree import Following
+
+_MOST_NBYTES: Final = 256 << 20
+"""Memory for what is read and not yet stored: reading is faster, and waits."""
 
 
 def import_file(
@@ -72,6 +76,9 @@ def import_file(
     progress = progress or _silent
     with _located(str(url), options, system):
         if isinstance(known, TreeImporter):
+            if following is not None and not known.grows:
+                message = f"files of {system} are not followed: import them when they are written"
+                raise InvalidInputError(ErrorKind.INVALID_PARAMETER, message)
             return import_tree(
                 lambda *found: known.open(*found, **given),
                 ForeignTree(str(url), options),
@@ -150,6 +157,7 @@ def _record(source: Source, system: str, store: Store, run_id: str, progress: Pr
         steps=list(source.steps),
         samples=source.samples,
         tile=source.tile,
+        max_bytes=min(default_max_bytes(), _MOST_NBYTES),
     ) as recorder:
         source.feed(recorder, progress)
 

@@ -172,6 +172,9 @@ def test_an_import_that_was_killed_goes_on_with_the_file_it_was_in(
 
     assert (report.known, report.sealed) == (False, True)
     assert given_back(folder_store) == whole
+    for path, data in whole.items():
+        (folder / path).write_bytes(data)
+    assert take(folder, folder_store).known
 
 
 def _interrupt_after(rows: int) -> Callable[[int, int], None]:

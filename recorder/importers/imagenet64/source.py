@@ -133,7 +133,8 @@ class Imagenet64Source:
                             progress(at, self.samples)
                     images.finish()
                 sound = at - sum(map(len, held))
-                self._feed_labels(sink, done, sound)
+                for start in range(done, sound, size):
+                    self._feed_labels(sink, slice(start, min(start + size, sound)))
                 done = sound
             begin = end
 
@@ -163,10 +164,7 @@ class Imagenet64Source:
             at = end
         return at
 
-    def _feed_labels(self, sink: Sink, start: int, stop: int) -> None:
-        if start == stop:
-            return
-        rows = slice(start, stop)
+    def _feed_labels(self, sink: Sink, rows: slice) -> None:
         sink.inputs(rows, **{LABEL: self._labels[rows]})
         if self._classes is not None:
             ids = self._classes[rows]
