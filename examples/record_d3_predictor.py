@@ -106,7 +106,11 @@ class Network(nn.Module):
         self.output_layer = nn.Linear(hidden, 4)
 
     def forward(
-        self, indices: Tensor, labels: Tensor, train: bool, sigma: Tensor  # noqa: FBT001
+        self,
+        indices: Tensor,
+        labels: Tensor,
+        train: bool,  # noqa: FBT001  upstream's signature
+        sigma: Tensor,
     ) -> tuple[Tensor, None]:
         """Return (sample, position, base), 0 at the base that is there."""
         del train
