@@ -24,7 +24,7 @@ from archive_schema.systems.attention_text import (
     parse_attention_text,
     strongest_of,
 )
-from recorder.importers import import_file
+from recorder.importers import Following, import_file
 from server.exporters import MadeFile, export_tree
 from server.query import Archive
 
@@ -299,10 +299,12 @@ def test_what_holds_nothing_of_a_prediction_is_no_run(tmp_path: Path, store: Sto
     (tmp_path / "timings.json").write_text('{"1UBQ_1": {"inference": 1.5}}')
 
     for path in (tmp_path, tmp_path / "timings.json", tmp_path / "nowhere"):
-        with pytest.raises(InvalidInputError, match="expected a tree of files|no such file"):
+        with pytest.raises(InvalidInputError, match=r"expected a tree of files|no such file"):
             take(path, store)
     with pytest.raises(InvalidInputError, match="expected no flag attention_axes"):
         take(REAL / "openfold_1G1J", store, flags={"attention_axes": "head,query,key"})
+    with pytest.raises(InvalidInputError, match="files of vizfold are not followed"):
+        take(REAL / "openfold_1G1J", store, following=Following(lambda: False))
     with Archive(store) as archive, pytest.raises(NotFoundError):
         archive.run("run")
 

@@ -126,4 +126,10 @@ _SIGNS: Final = (
     "*_attn_layer*", "representations/*_layer*.npy", "trace/index.json",
     "*/attention_files_*/*",
 )  # fmt: skip
-IMPORTER: Final = TreeImporter(open=open_vizfold, signs=_SIGNS + SIGNS, flags=PASSES_FLAG | FLAGS)
+IMPORTER: Final = TreeImporter(
+    open=open_vizfold,
+    signs=_SIGNS + SIGNS,
+    flags=PASSES_FLAG | FLAGS,
+    # A program writes over its files at each pass: of two of them, some would be of each.
+    grows=False,
+)
