@@ -47,3 +47,5 @@ class TreeImporter(Importer):
     """A run is a tree of files, which may still grow; or whatever else *open* makes of a path."""
 
     open: OpenTree
+    grows: bool = True
+    """Whether a tree can be followed while a program writes it."""
