@@ -84,6 +84,12 @@ def is_problem(answer: httpx.Response, status: int, kind: str | None = None) -> 
     return problem
 
 
+def complete(path: str) -> str:
+    """Return *path* with the parameters that it cannot do without."""
+    needed = {"/export": "?format=h5", "/attention/": "?layer=0"}
+    return path + next((query for part, query in needed.items() if part in path), "")
+
+
 def ask(http: httpx.Client, method: str, path: str) -> httpx.Response:
     """Ask for *path*, with a body where the call takes one."""
     body = {"slices": [{"field": "score"}]} if method == "POST" else None
@@ -93,15 +99,13 @@ def ask(http: httpx.Client, method: str, path: str) -> httpx.Response:
 @pytest.mark.parametrize(("method", "path"), CALLS)
 def test_every_call_answers_what_it_is_asked(http: httpx.Client, method: str, path: str) -> None:
     """So that the refusals below are for the fault and not for another one."""
-    if "/export" in path:
-        path += "?format=h5"
-    if any(f"/{system}" in path for system in ("batchie", "dmd2")):
-        is_problem(ask(http, method, path), 422, "invalid-parameter")
+    if any(f"/{system}" in path for system in ("batchie", "dmd2", "vizfold")):
+        is_problem(ask(http, method, complete(path)), 422, "invalid-parameter")
         return
     if "/files" in path or any(path == unfit.format(**VALUES) for unfit in UNFIT):
         is_problem(ask(http, method, path), 406, "format-not-acceptable")
         return
-    assert ask(http, method, path).status_code == 200
+    assert ask(http, method, complete(path)).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
@@ -142,8 +146,7 @@ def test_another_method_is_refused(http: httpx.Client, method: str, path: str) -
 
 @pytest.mark.parametrize(("method", "path"), ABOUT_RUNS)
 def test_an_unknown_run_is_not_found(http: httpx.Client, method: str, path: str) -> None:
-    asked = path.replace("/sealed", "/nowhere")
-    asked += "?format=h5" if "/export" in path else ""
+    asked = complete(path).replace("/sealed", "/nowhere")
 
     problem = is_problem(ask(http, method, asked), 404, "run-not-found")
 
@@ -156,7 +159,7 @@ def test_an_unknown_run_is_not_found(http: httpx.Client, method: str, path: str)
 def test_what_is_no_run_id_is_refused(
     http: httpx.Client, method: str, path: str, run_id: str
 ) -> None:
-    asked = path.replace("/sealed", f"/{run_id}") + ("?format=h5" if "/export" in path else "")
+    asked = complete(path).replace("/sealed", f"/{run_id}")
 
     answer = ask(http, method, asked)
 
