@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-STORE = "memory://vizfold-archives-export"
+    from archive_schema.store import Store
+
 LARGE = np.random.default_rng(1).random((100, 100, 128), np.float32)
 """More than a chunk takes."""
 EACH = np.stack([maps(2, 6, residue) for residue in range(6)])
@@ -30,9 +32,15 @@ EACH = np.stack([maps(2, 6, residue) for residue in range(6)])
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def held() -> Store:
+    """Open an empty store for the runs of this module."""
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def url(held: Store) -> Iterator[str]:
     """Serve real archives, and a run of several passes in half precision."""
-    store = open_store(STORE)
+    store = held
     import_file("vizfold", SYNTHETIC / "data.zarr", store, "synthetic")
     import_file("vizfold", FIRST, store, "first")
     with TraceRecorder(store, run="passes", system="vizfold", metadata={"model": "m"}) as recorder:
@@ -61,7 +69,7 @@ def url() -> Iterator[str]:
     layer = "evoformer.blocks.1"
     with TraceRecorder(store, run="large", system="vizfold") as recorder:
         recorder.record(0, layer=layer, pair=LARGE, triangle_start_attention=EACH)
-    with served(STORE) as base:
+    with served(held.url) as base:
         yield f"{base}/runs"
 
 
@@ -119,7 +127,9 @@ def test_a_run_of_several_passes_gives_its_last_in_single_precision(url: str) ->
     assert "generic-h5" in refused.json()["detail"]
 
 
-def test_a_zip_of_vizfold_1_0_is_the_archive_that_came(url: str, tmp_path: Path) -> None:
+def test_a_zip_of_vizfold_1_0_is_the_archive_that_came(
+    url: str, held: Store, tmp_path: Path
+) -> None:
     """The same tree of Zarr 2: paths, shapes, dtypes, codecs, values; and it is imported again."""
     made = _unzipped(httpx.get(f"{url}/first/export?format=vizfold-zarr").content, tmp_path)
 
@@ -140,7 +150,7 @@ def test_a_zip_of_vizfold_1_0_is_the_archive_that_came(url: str, tmp_path: Path)
     assert (made / chunk).read_bytes() == (FIRST / chunk).read_bytes()
     zipped = tmp_path / "again.zip"
     zipped.write_bytes(httpx.get(f"{url}/first/export?format=vizfold-zarr").content)
-    report = import_file("vizfold", zipped, open_store(STORE), "again")
+    report = import_file("vizfold", zipped, held, "again")
     assert report.generation == "vizfold-1.0 (zarr)"
 
 
@@ -160,7 +170,7 @@ def test_a_zip_holds_the_pass_that_was_asked_for(url: str, tmp_path: Path) -> No
 
 
 def test_large_arrays_are_cut_into_chunks_and_maps_of_all_residues_are_kept(
-    url: str, tmp_path: Path
+    url: str, held: Store, tmp_path: Path
 ) -> None:
     """Zarr 2 fills up the last chunk; who reads it sees no more than the array."""
     answer = httpx.get(f"{url}/large/export?format=vizfold-zarr")
@@ -170,7 +180,7 @@ def test_large_arrays_are_cut_into_chunks_and_maps_of_all_residues_are_kept(
     assert np.array_equal(found["representations/pair/layer_01"], LARGE)
     assert len(list((made / "representations/pair/layer_01").glob("[0-9]*"))) == 2
     assert np.array_equal(found["attention/triangle_start/layer_01"], EACH)
-    import_file("vizfold", made, open_store(STORE), "large-again")
+    import_file("vizfold", made, held, "large-again")
     query = "vizfold/attention/triangle_start?layer=1&head=1&residue=4&format=raw"
     for run in ("large", "large-again"):
         assert httpx.get(f"{url}/{run}/{query}").content == EACH[4, 1].tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ def refusal(path: Path, **flags: Any) -> str:
 
 def test_a_real_archive_is_imported_whole_and_a_second_time_as_nothing() -> None:
     """Every array of the store is in the run, bit for bit, and sealed runs are compared."""
-    store = open_store("memory://vizfold-archives-import")
+    store = open_store(f"memory://{uuid.uuid4().hex}")
     for run_id, path in (("first", FIRST), ("heads-last", HEADS_LAST)):
         report = import_file("vizfold", path, store, run_id)
         again = import_file("vizfold", path, store, run_id)
@@ -272,7 +273,7 @@ def test_an_archive_is_read_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     filesystem.put(str(SYNTHETIC / "data.zarr"), f"{root}/data.zarr", recursive=True)
     packed = zipped(tmp_path / "data.zip", SYNTHETIC / "data.zarr", "data.zarr/")
     filesystem.put(str(packed), f"{root}/data.zip")
-    store = open_store("memory://vizfold-bucket")
+    store = open_store(f"memory://{uuid.uuid4().hex}")
 
     renamed = tmp_path / "unpacked"
     shutil.copytree(SYNTHETIC / "data.zarr", renamed)
@@ -414,7 +415,7 @@ def test_archives_of_image_models_come_with_their_samples(tmp_path: Path) -> Non
     with_attributes = zarr.open_group(str(path), mode="a")
     with_attributes.attrs.update({"archive_version": "1.0", "model_name": "vit", "loss": np.nan})
 
-    store = open_store("memory://vizfold-vit")
+    store = open_store(f"memory://{uuid.uuid4().hex}")
     report = import_file("vizfold", path, store, "vit")
 
     assert report.generation == "vit (zarr)"
@@ -442,7 +443,7 @@ def test_a_sweep_keeps_its_entries_as_steps_and_their_files_as_layers(tmp_path: 
         data = np.frombuffer(text * (at + 1), np.uint8)
         entry.create_array(file, shape=data.shape, dtype=data.dtype)[...] = data
 
-    store = open_store("memory://vizfold-sweep")
+    store = open_store(f"memory://{uuid.uuid4().hex}")
     report = import_file("vizfold", path, store, "sweep")
 
     assert report.generation == "sweep (zarr)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STORE = "memory://vizfold-ask"
+    from archive_schema.store import Store
+
 TOP_K = 12
 LENGTH = 9
 RESIDUES = (2, 7)
@@ -35,9 +37,15 @@ def entries(values: NDArray[Any], count: int) -> tuple[NDArray[Any], ...]:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def held() -> Store:
+    """Open an empty store for the runs of this module."""
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def url(held: Store) -> Iterator[str]:
     """Serve an archive, and a run with two passes, chosen residues and text-only attention."""
-    store = open_store(STORE)
+    store = held
     import_file("vizfold", FIRST, store, "first")
     about = {"protein": "1ABC", "model": "openfold", "config": "model_5"}
     with TraceRecorder(store, run="mixed", system="vizfold", metadata=about) as recorder:
@@ -66,7 +74,7 @@ def url() -> Iterator[str]:
         recorder.record(1, layer="esm.encoder.layer.2", attention=maps(3, LENGTH, 9))
     with TraceRecorder(store, run="generic", system="generic") as recorder:
         recorder.record(0, value=np.ones((1, 2)))
-    with served(STORE, max_answer_bytes=4000) as base:
+    with served(held.url, max_answer_bytes=4000) as base:
         yield f"{base}/runs"
 
 
@@ -231,10 +239,11 @@ def test_statistics_are_those_of_esmfolds_summary(url: str) -> None:
     assert not some["activations"]
 
 
-def test_passes_without_a_number_have_none_and_chosen_heads_keep_theirs(url: str) -> None:
+def test_passes_without_a_number_have_none_and_chosen_heads_keep_theirs(
+    url: str, held: Store
+) -> None:
     """Files of OpenFold do not always say how many passes there were; hooks can choose heads."""
-    store = open_store(STORE)
-    with TraceRecorder(store, run="unnumbered", system="vizfold") as recorder:
+    with TraceRecorder(held, run="unnumbered", system="vizfold") as recorder:
         layer = "evoformer.blocks.0"
         recorder.declare("pairwise_attention", layer=layer, attributes={"heads": [2, 5]})
         recorder.record(0, layer=layer, pairwise_attention=maps(2, LENGTH))
