@@ -85,7 +85,7 @@ def sheet_of(dataset: ImageSet, steps: Collection[int], *, as_told: bool) -> She
         rows = [SheetRow(step, at, dict(samples[at])) for step, at in recorded]
         sheet = Sheet(rows, dataset.info, dataset.files or _files(dataset))
         _separate(sheet)
-        _list(sheet, dataset, as_told=as_told)
+        _list(sheet, as_told=as_told)
         return sheet
     return _made(dataset, recorded)
 
@@ -113,7 +113,7 @@ def _separate(sheet: Sheet) -> None:
     sheet.notes.append("files that a resumed run wrote over have numbers of their own")
 
 
-def _list(sheet: Sheet, dataset: ImageSet, *, as_told: bool) -> None:
+def _list(sheet: Sheet, *, as_told: bool) -> None:
     """Make the list of samples one that the visualizer can follow."""
     if sheet.info is None or as_told:
         return
@@ -127,7 +127,7 @@ def _list(sheet: Sheet, dataset: ImageSet, *, as_told: bool) -> None:
         order = [at for at in sheet.info.order or () if at is not None]
         places = {row.position: n for n, row in enumerate(sheet.rows)}
         listed = [places[at] for at in order] or [places[row.position] for row in named]
-        keys = sheet.info.keys or _keys(dataset, named)
+        keys = sheet.info.keys or _keys(named)
         head = {**sheet.info.head, "num_samples": len(listed), SAMPLES: None}
         sheet.info = sheet.info.model_copy(
             update={"head": head, "keys": keys, "order": tuple(listed), "without": ()}
@@ -176,12 +176,12 @@ def _made(dataset: ImageSet, recorded: list[tuple[int, int]]) -> Sheet:
         **({"class_labels": None} if dataset.classes else {}),
         SAMPLES: None,
     }
-    sheet.info = KeptInfo(head=head, keys=_keys(dataset, rows))
+    sheet.info = KeptInfo(head=head, keys=_keys(rows))
     return sheet
 
 
-def _keys(dataset: ImageSet, rows: list[SheetRow]) -> tuple[str, ...]:
-    del dataset
+def _keys(rows: list[SheetRow]) -> tuple[str, ...]:
+    """Return the keys of samples, in the order of upstream's, others behind them."""
     known = {name for row in rows for name in row.values}
     renamed = {"class_label": CLASS_ID, "class_name": CLASS}
     plain = [key for key in _KEYS if renamed.get(key, key) in known]
