@@ -4,7 +4,7 @@ It asks the recorder what is recorded already, records the rest, and notes each 
 acknowledged only after a flush returned: a line in a file that is on the disk before the
 sampler goes on. Whoever reads such a line may rely on the tile. A second file tells what is
 safe in the spool alone, because the store was away. On its standard output the sampler says
-where it is: ``begin``, ``open``, ``sealing``, and what failed, if anything did.
+where it is: ``begin``, ``open``, ``ready``, ``sealing``, and what failed, if anything did.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Order:
     """What its model takes for a step."""
     flush_every: int = 3
     """Steps between two flushes."""
+    meets: bool = False
+    """Whether it records only when it is told to by a line, having looked what is recorded."""
     waits: bool = False
     """Whether it stays until its standard input ends."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +94,9 @@ def main(order: Order) -> None:
     with TraceRecorder(order.store, order.run, **options) as rec:
         say("open")
         done = rec.recorded()
+        if order.meets:
+            say("ready")
+            sys.stdin.readline()
         steps = 0
         for start in range(*order.samples, TILE):
             samples = slice(start, start + TILE)

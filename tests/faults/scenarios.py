@@ -217,8 +217,15 @@ def two_of_one_mind(scene: Scene) -> None:
 
 def two_who_differ(scene: Scene) -> None:
     """Let two recorders record other values in the same tiles: the first values stay."""
-    one, two = _together(scene, {"writer": "one"}, {"writer": "two", "version": 1})
-    endings = [one.end(), two.end()]
+    both = _together(
+        scene, {"writer": "one", "meets": True}, {"writer": "two", "version": 1, "meets": True}
+    )
+    # Neither may find that all is recorded already, and have nothing to say against it.
+    for sampler in both:
+        assert sampler.await_word("ready")
+    for sampler in both:
+        sampler.begin()
+    endings = [sampler.end() for sampler in both]
     for ending in endings:
         scene.expect(ending, "", DIFFERS, SEALED)
     if not any(ending.kind for ending in endings):

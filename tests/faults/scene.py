@@ -79,6 +79,12 @@ class Sampler:
                 return True
         return False
 
+    def begin(self) -> None:
+        """Let it record, if it waits for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
     def await_acknowledged(self, steps: int) -> None:
         """Return once it noted so many steps as safe, or ended."""
         self._await(self.acknowledged, steps)
@@ -240,6 +246,7 @@ class Scene:
         samples: tuple[int, int] = (0, SAMPLES),
         pace_s: float = 0.004,
         flush_every: int = 3,
+        meets: bool = False,
         waits: bool = False,
         **options: Any,
     ) -> Sampler:
@@ -247,7 +254,7 @@ class Scene:
 
         Parameters
         ----------
-        version, samples, pace_s, flush_every, waits
+        version, samples, pace_s, flush_every, meets, waits
             As in `Order`.
         options
             More arguments of its `TraceRecorder`.
@@ -261,6 +268,7 @@ class Scene:
             version=version,
             pace_s=pace_s,
             flush_every=flush_every,
+            meets=meets,
             waits=waits,
             options=options,
         )
