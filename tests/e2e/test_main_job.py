@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import h5py
 import httpx
@@ -26,6 +26,8 @@ from tests.ports import unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 ROOT: Final = Path(__file__).parents[2]
 SAMPLES, BATCH, STEPS, LENGTH = 60, 20, 72, 200
@@ -79,10 +81,23 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.timeout(300)
-def test_a_run_is_read_while_it_is_recorded_and_downloaded_when_it_is_done(tmp_path: Path) -> None:
-    """The user's own example, by plain HTTP, then the documented loading code of D3-DNA."""
-    store = tmp_path / "archive"
+class Recorded(NamedTuple):
+    """A run that nothing disturbed, and what was asked while and after it was recorded."""
+
+    store: Path
+    status: str
+    first: httpx.Response
+    again: httpx.Response
+    document: dict[str, Any]
+    h5: bytes
+    npz: bytes
+    sample: NDArray[np.float16]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Record a run, and ask for it by plain HTTP and with the client."""
+    store = tmp_path_factory.mktemp("main-job") / "archive"
     with server(store) as url, sampler(store, "live") as process:
 
         def live_slice() -> httpx.Response | None:
@@ -92,21 +107,33 @@ def test_a_run_is_read_while_it_is_recorded_and_downloaded_when_it_is_done(tmp_p
         first = wait_for(live_slice, "step 3 to be readable")
         status = httpx.get(f"{url}/runs/live").json()["status"]
         assert process.wait(TIMEOUT_S) == 0
-        again = live_slice()
-        document = httpx.get(f"{url}/runs/live").json()
-        h5 = httpx.get(f"{url}/runs/live.h5", timeout=60)
-        npz = httpx.get(f"{url}/runs/live.npz", timeout=60)
         with ArchiveClient(url) as client:
-            sample = np.asarray(client.run("live")["score_matrix"][:, 5])
+            return Recorded(
+                store=store,
+                status=status,
+                first=first,
+                again=wait_for(live_slice, "step 3 to be there"),
+                document=httpx.get(f"{url}/runs/live").json(),
+                h5=httpx.get(f"{url}/runs/live.h5", timeout=60).content,
+                npz=httpx.get(f"{url}/runs/live.npz", timeout=60).content,
+                sample=np.asarray(client.run("live")["score_matrix"][:, 5]),
+            )
+
+
+@pytest.mark.timeout(300)
+def test_a_run_is_read_while_it_is_recorded_and_downloaded_when_it_is_done(
+    recorded: Recorded,
+) -> None:
+    """The user's own example, by plain HTTP, then the documented loading code of D3-DNA."""
+    _, status, first, again, document, h5, npz, sample = recorded
 
     assert status == "recording"
     assert first.headers["X-Trace-Shape"] == f"8,{LENGTH},4"
     assert first.headers["X-Trace-Dtype"] == "float16"
-    assert again is not None
     assert again.content == first.content
     assert document["status"] == "sealed"
     assert document["samples"] == SAMPLES
-    with h5py.File(io.BytesIO(h5.content)) as file:
+    with h5py.File(io.BytesIO(h5)) as file:
         assert file["metadata"].attrs["dataset"] == "regulatory-dna"
         assert file["metadata"].attrs["num_samples"] == SAMPLES
         for index, name in enumerate(sorted(file["steps"])):
@@ -120,17 +147,15 @@ def test_a_run_is_read_while_it_is_recorded_and_downloaded_when_it_is_done(tmp_p
         scores = np.stack([file[f"steps/step_{n:04d}/score_matrix"][5] for n in range(STEPS)])
         assert file["steps/step_0003/score_matrix"][0:8].tobytes() == first.content
     np.testing.assert_array_equal(sample, scores)
-    with np.load(io.BytesIO(npz.content)) as arrays:
+    with np.load(io.BytesIO(npz)) as arrays:
         np.testing.assert_array_equal(arrays["score_matrices"][:, 5], scores)
         assert arrays["sequences"].dtype == np.int64
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_sampler_goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_a_killed_sampler_goes_on_where_it_stood(recorded: Recorded) -> None:
     """Killed without warning and started again, it ends with what it would have had."""
-    store = tmp_path / "archive"
-    with sampler(store, "whole") as process:
-        assert process.wait(TIMEOUT_S) == 0
+    store = recorded.store
     with sampler(store, "killed") as process:
         commits = store / "runs/killed/commits/main/000000"
         wait_for(lambda: len(list(commits.glob("0*.json"))) >= 2, "two commits")
@@ -142,7 +167,7 @@ def test_a_killed_sampler_goes_on_where_it_stood(tmp_path: Path) -> None:
         assert process.wait(TIMEOUT_S) == 0
 
     runs = store / "runs"
-    whole = xr.open_datatree(runs / "whole/trace.zarr", engine="zarr", chunks=None)
+    whole = xr.open_datatree(runs / "live/trace.zarr", engine="zarr", chunks=None)
     killed = xr.open_datatree(runs / "killed/trace.zarr", engine="zarr", chunks=None)
     assert whole.groups == killed.groups
     for group in whole.groups:
