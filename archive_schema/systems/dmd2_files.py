@@ -98,18 +98,6 @@ class KeptEmbeddings(_Kept):
     tables: tuple[KeptEmbedding, ...]
 
 
-def is_inside(path: str) -> bool:
-    """Return whether *path* stays in the folder that it is relative to.
-
-    Examples
-    --------
-    >>> is_inside("images/a.png"), is_inside("../a.png"), is_inside("/a.png"), is_inside("s3://a")
-    (True, False, False, False)
-    """
-    parts = path.split("/")
-    return not {"", ".", ".."} & set(parts) and not {"\\", ":", "\0"} & set(path)
-
-
 def coordinate_of(key: str) -> str:
     """Return the sample coordinate that *key* of a sample becomes."""
     return RENAMED.get(key, key)

@@ -51,7 +51,7 @@ def _tree(run: RunView, steps: Collection[int], *, hide_masked: bool) -> Tree:
                 continue
             change = _hiding(file) if hide_masked and kind_of(file.layer) is SCREEN else None
             files.append(kept_tree_file(file, f"{folder.path}/{simulation.screen}", change))
-    return Tree(tuple(files), tuple(notes))
+    return Tree.of(files, notes)
 
 
 def _hiding(file: LayerFile) -> Change:

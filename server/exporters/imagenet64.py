@@ -38,7 +38,7 @@ def imagenet64_tree(run: RunView, steps: Collection[int]) -> Tree:
             files.append(TreeFile(batch.about.file, batch.nbytes, digest, batch.write))
         else:
             notes.append(f"{batch.about.file} is not whole yet: left out")
-    return Tree(tuple(files), tuple(notes))
+    return Tree.of(files, notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from hashlib import blake2b
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Final
 
+from archive_schema.systems.relative_path import is_inside
 from server.exporters.virtual_file import CHUNK_NBYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _IN_MEMORY: Final = 16 << 20
 """A file up to this is not put on the disk."""
@@ -44,6 +45,19 @@ class Tree:
     files: tuple[TreeFile, ...]
     notes: tuple[str, ...]
     """What is not in them, a sentence each."""
+
+    @classmethod
+    def of(cls, files: Iterable[TreeFile], notes: Iterable[str] = ()) -> Tree:
+        """Return the tree of those *files* that lie in it; a note tells of others.
+
+        Paths come from runs, which tell what a recorder was told.
+        """
+        listed = list(files)
+        outside = [file.path for file in listed if not is_inside(file.path)]
+        said = list(notes)
+        if outside:
+            said.append(f"paths that lead out of the folder are left out: {outside[0]!r:.100}, …")
+        return cls(tuple(file for file in listed if is_inside(file.path)), tuple(said))
 
     @property
     def digest(self) -> str:

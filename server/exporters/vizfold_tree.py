@@ -12,6 +12,7 @@ import numpy as np
 
 from archive_schema.models import Place
 from archive_schema.systems.attention_text import Strongest, attention_text, strongest_of
+from archive_schema.systems.relative_path import is_inside
 from archive_schema.systems.vizfold import (
     DEFAULT_TOP_K,
     IMPORTED,
@@ -84,7 +85,7 @@ class _Folder:
         if left:
             more = f" and {len(left) - 8} more" if len(left) > 8 else ""  # noqa: PLR2004  a line of them
             notes.append(f"no file of this tree holds {', '.join(left[:8])}{more}")
-        return Tree(tuple(files[path] for path in sorted(files)), tuple(notes))
+        return Tree.of((files[path] for path in sorted(files)), notes)
 
     @property
     def _taken(self) -> list[FieldView]:
@@ -172,7 +173,7 @@ class _Folder:
             path = usual.format(protein=self._protein, prediction=self._prediction)
             values = field.select({})
             yield _file(
-                told if isinstance(told, str) and _is_below(told) else path,
+                told if isinstance(told, str) and is_inside(told) else path,
                 [values],
                 partial(_write_bytes, values),
             )
@@ -225,11 +226,6 @@ def _file(
     digests = " ".join(one.digest for one in sources)
     digest = blake2b(f"{path} {said} {digests}".encode(), digest_size=16).hexdigest()
     return TreeFile(path, sum(one.nbytes for one in sources), digest, write)
-
-
-def _is_below(path: str) -> bool:
-    """Return whether a path that a run's metadata tells stays within the tree."""
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
 
 
 def _write_npz(values: Slice, target: IO[bytes]) -> None:

@@ -65,7 +65,7 @@ def vizfold_zarr(run: RunView, steps: Collection[int]) -> Tree:
     notes = no_place(left)
     if len(run.steps) > 1:
         notes.append(f"of passes {', '.join(map(str, run.steps))} the last of those asked for")
-    return Tree(tuple(files), tuple(notes))
+    return Tree.of(files, notes)
 
 
 def no_place(paths: Collection[str]) -> list[str]:

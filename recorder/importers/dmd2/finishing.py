@@ -32,9 +32,9 @@ from archive_schema.systems.dmd2_files import (
     KeptFiles,
     KeptInfo,
     info_text,
-    is_inside,
     record_of,
 )
+from archive_schema.systems.relative_path import is_inside
 from recorder.importers.comparison import given_crc32
 from recorder.importers.dmd2.dataset import match
 from recorder.importers.dmd2.embeddings import load_embedding, tables

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from archive_schema.errors import InvalidInputError
-from archive_schema.systems.dmd2_files import is_inside
 from archive_schema.systems.png import pixels_of, png
+from archive_schema.systems.relative_path import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,6 @@ from archive_schema.systems.dmd2_files import (
     batch_text,
     embedding_rows,
     info_text,
-    is_inside,
     record_of,
     table_text,
 )
@@ -32,7 +31,7 @@ from server.exporters.tree import Tree, TreeFile
 from server.systems.dmd2 import ImageSet, image_set
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -70,7 +69,7 @@ def flattened(field: FieldView, step: int, positions: tuple[int, ...]) -> NDArra
 def _tree(run: RunView, steps: Collection[int], *, as_told: bool) -> Tree:
     dataset = image_set(run)
     if not dataset.layers and any("trajectory" in one for one in dataset.samples):
-        return _inside(_generated_files(dataset), [])
+        return Tree.of(_generated_files(dataset))
     sheet = sheet_of(dataset, steps, as_told=as_told)
     files = [*_activation_files(dataset, sheet), *_tables(dataset, sheet)]
     if sheet.info is not None:
@@ -87,16 +86,7 @@ def _tree(run: RunView, steps: Collection[int], *, as_told: bool) -> Tree:
     for name in (IMAGE, RECONSTRUCTED):
         wanted = {path: at for (field, path), at in by_path.items() if field == name}
         files += _picture_files(dataset.pictures(name), 0, wanted)
-    return _inside(sorted(files, key=lambda file: file.path), sheet.notes)
-
-
-def _inside(files: Iterable[TreeFile], notes: list[str]) -> Tree:
-    """Return a tree of those files that lie in it: their paths are what a recorder was told."""
-    listed = list(files)
-    outside = [file.path for file in listed if not is_inside(file.path)]
-    if outside:
-        notes = [*notes, f"paths that lead out of the folder are left out: {outside[0]!r:.100}, …"]
-    return Tree(tuple(file for file in listed if is_inside(file.path)), tuple(notes))
+    return Tree.of(sorted(files, key=lambda file: file.path), sheet.notes)
 
 
 def _activation_files(dataset: ImageSet, sheet: Sheet) -> Iterator[TreeFile]:

@@ -59,7 +59,7 @@ def dna_diffusion_tree(run: RunView, steps: Collection[int]) -> Tree:
                 continue
             files.append(_tree_file(run, path, made))
             notes += [f"{path}: {one}" for one in said]
-    return Tree(tuple(files), tuple(notes))
+    return Tree.of(files, notes)
 
 
 def _tagged(run: RunView) -> dict[str, tuple[int, ...]]:
