@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.lib import format as npy
 
 from archive_schema.errors import NotFoundError
 from archive_schema.models import Place
 from archive_schema.systems.dmd2 import IMAGE
 from archive_schema.systems.imagenet64 import LABEL, MEAN, BatchFile, batch_files
 from server.exporters.exporter import Exporter
+from server.exporters.saved_npz import SavedNpz
 from server.exporters.tree import Tree, TreeFile
 
 if TYPE_CHECKING:
@@ -75,15 +74,11 @@ class _Batch:
 
     def write(self, target: IO[bytes]) -> None:
         """Write the file, a part at a time, as ``numpy.savez`` does."""
-        method = zipfile.ZIP_DEFLATED if self.about.deflated else zipfile.ZIP_STORED
-        with zipfile.ZipFile(target, "w", method) as archive:
+        with SavedNpz(target, compressed=self.about.deflated) as file:
             for name in self.about.arrays:
                 dtype, shape, pieces = self._array(name)
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-                    npy.write_array_header_1_0(member, about)
-                    for piece in pieces:
-                        member.write(np.ascontiguousarray(piece, dtype).data.cast("B"))
+                data = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
+                file.write_pieces(name, dtype.str, shape, data)
 
     def _array(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...], Iterable[NDArray[Any]]]:
         """Return dtype, shape and values of one array of the file."""

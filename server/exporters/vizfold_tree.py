@@ -24,6 +24,7 @@ from archive_schema.systems.vizfold import (
     layer_number,
     sparse_name,
 )
+from server.exporters.saved_npz import save_npz
 from server.exporters.tree import Tree, TreeFile
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _file(
 
 
 def _write_npz(values: Slice, target: IO[bytes]) -> None:
-    np.savez_compressed(target, attn=values.array())
+    save_npz(target, {"attn": values.array()}, compressed=True)
 
 
 def _write_npy(values: Slice, target: IO[bytes]) -> None:

@@ -27,6 +27,7 @@ from archive_schema.systems.dmd2_files import (
 )
 from archive_schema.systems.png import png
 from server.exporters.dmd2.sheet import Sheet, SheetRow, sheet_of
+from server.exporters.saved_npz import save_npz
 from server.exporters.tree import Tree, TreeFile
 from server.systems.dmd2 import ImageSet, image_set
 
@@ -111,7 +112,11 @@ def _write_npz(fields: dict[str, FieldView], rows: list[SheetRow], target: IO[by
     arrays: dict[str, Any] = {
         name: flattened(field, rows[0].step, positions) for name, field in fields.items()
     }
-    np.savez_compressed(target, **arrays)
+    save_npz(target, arrays, compressed=True)
+
+
+def _write_empty(target: IO[bytes]) -> None:
+    save_npz(target, {}, compressed=True)
 
 
 def _tables(dataset: ImageSet, sheet: Sheet) -> Iterator[TreeFile]:
@@ -153,7 +158,7 @@ def _generated_files(dataset: ImageSet) -> Iterator[TreeFile]:
                 record[key] = json.loads(str(record[key]))
         path = f"activations/{dataset.model}/{told[SAMPLE_ID]}"
         yield _text_file(f"{path}.json", json.dumps(record, indent=2))
-        yield TreeFile(f"{path}.npz", 22, _digest(["empty"]), np.savez_compressed)
+        yield TreeFile(f"{path}.npz", 22, _digest(["empty"]), _write_empty)
         trajectory: Any = record.get("trajectory") or []
         for number, step in enumerate(trajectory):
             if step.get("image_path"):
