@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
+from tests.systems.saved import savez_compressed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,8 +33,7 @@ def write_npz(root: Path, name: str, arrays: dict[str, NDArray[Any]], model: str
     """Write a file of activations, as its programs do."""
     path = root / "activations" / model / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    held: dict[str, Any] = arrays
-    np.savez_compressed(path, **held)
+    savez_compressed(path, **arrays)
     return path
 
 

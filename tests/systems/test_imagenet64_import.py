@@ -49,7 +49,7 @@ def arrays(rows: int, seed: int = 0, side: int = SIDE) -> dict[str, Any]:
     return {"data": data, "labels": rng.integers(1, 1001, rows), "mean": data.mean(axis=0)}
 
 
-def batches(folder: Path, *sizes: int, save: Callable[..., None] = np.savez) -> Path:
+def batches(folder: Path, *sizes: int, save: Callable[..., None] = savez) -> Path:
     folder.mkdir(exist_ok=True)
     for number, rows in enumerate(sizes, 1):
         save(folder / f"train_data_batch_{number}.npz", **arrays(rows, number))
@@ -91,7 +91,7 @@ def test_a_real_file_is_recorded_and_comes_back_to_the_last_byte(store: Store) -
 
 
 def test_files_that_end_within_a_tile_are_one_run(store: Store, tmp_path: Path) -> None:
-    folder = batches(tmp_path / "train", 3000, 100, 1500, save=np.savez_compressed)
+    folder = batches(tmp_path / "train", 3000, 100, 1500, save=savez_compressed)
 
     report = take(folder, store)
 
@@ -104,13 +104,13 @@ def test_files_that_end_within_a_tile_are_one_run(store: Store, tmp_path: Path) 
 def test_dtypes_order_and_what_a_file_lacks_come_back(store: Store, tmp_path: Path) -> None:
     """Small images here, as sets of 16 and of 8 pixels are."""
     one, two, three = (arrays(5, seed, side=8) for seed in range(3))
-    np.savez(
+    savez(
         tmp_path / "train_data_batch_2.npz",
         labels=one["labels"].astype(np.int32),
         data=one["data"],
     )
-    np.savez(tmp_path / "train_data_batch_10.npz", **two | {"mean": two["mean"].astype("f4")})
-    np.savez_compressed(tmp_path / "train_data_batch_11.npz", **three)
+    savez(tmp_path / "train_data_batch_10.npz", **two | {"mean": two["mean"].astype("f4")})
+    savez_compressed(tmp_path / "train_data_batch_11.npz", **three)
     (tmp_path / "README").write_text("")
 
     report = take(tmp_path, store)
@@ -212,7 +212,7 @@ def test_a_damaged_file_leaves_images_without_labels_and_no_sealed_run(
 
 def test_images_are_counted_without_reading_them(tmp_path: Path) -> None:
     """Upstream inflates 1.6 GB for each file to know how many images it has."""
-    folder = batches(tmp_path / "train", 300, save=np.savez_compressed)
+    folder = batches(tmp_path / "train", 300, save=savez_compressed)
     path = folder / "train_data_batch_1.npz"
     data = bytearray(path.read_bytes())
     data[10_000:200_000] = bytes(190_000)
@@ -240,7 +240,7 @@ def test_what_is_no_batch_is_refused_by_name(
     store: Store, tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
     path = tmp_path / "train_data_batch_1.npz"
-    np.savez(path, **arrays(4, side=2) | change)
+    savez(path, **arrays(4, side=2) | change)
 
     with pytest.raises(InvalidInputError, match=expected) as caught:
         take(path, store)
@@ -252,21 +252,21 @@ def test_what_is_no_batch_is_refused_by_name(
 def test_a_set_that_fits_not_together_or_is_none_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="found none of them"):
         take(tmp_path, store)
-    np.savez(tmp_path / "train_data_batch_1.npz", **arrays(4, side=2))
-    np.savez(tmp_path / "train_data_batch_2.npz", **arrays(4, side=4))
+    savez(tmp_path / "train_data_batch_1.npz", **arrays(4, side=2))
+    savez(tmp_path / "train_data_batch_2.npz", **arrays(4, side=4))
     with pytest.raises(InvalidInputError, match="expected images of side 2"):
         take(tmp_path, store)
     (tmp_path / "train_data_batch_1.npz").write_bytes(b"\x80\x04 a pickle")
     with pytest.raises(InvalidInputError, match="expected an NPZ file"):
         take(tmp_path, store)
-    np.savez(tmp_path / "other.npz", data=np.zeros((4, 12), np.uint8))
+    savez(tmp_path / "other.npz", data=np.zeros((4, 12), np.uint8))
     with pytest.raises(InvalidInputError, match="expected the arrays data and labels"):
         take(tmp_path / "other.npz", store)
 
 
 def test_labels_that_are_none_of_the_set_are_kept_and_said(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "val_data.npz"
-    np.savez(path, **arrays(4, side=2) | {"labels": np.array([0, 1, 2, 3]), "more": np.zeros(3)})
+    savez(path, **arrays(4, side=2) | {"labels": np.array([0, 1, 2, 3]), "more": np.zeros(3)})
 
     report = take(path, store)
 
