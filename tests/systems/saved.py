@@ -1,13 +1,14 @@
-"""NPZ files to be given back byte for byte: written as NumPy does under recent versions of Python."""
+"""NPZ files for round trips, as NumPy writes them under recent versions of Python."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.exporters.saved_npz import save_npz
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 

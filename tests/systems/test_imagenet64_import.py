@@ -21,6 +21,7 @@ from recorder.importers import import_file
 from recorder.importers.imagenet64 import open_imagenet64
 from server.exporters import MadeFile, export_tree
 from server.query import Archive
+from tests.systems.saved import savez, savez_compressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
