@@ -241,7 +241,7 @@ def test_what_is_no_batch_is_refused_by_name(
     store: Store, tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
     path = tmp_path / "train_data_batch_1.npz"
-    savez(path, **arrays(4, side=2) | change)
+    np.savez(path, **arrays(4, side=2) | change)
 
     with pytest.raises(InvalidInputError, match=expected) as caught:
         take(path, store)
