@@ -64,7 +64,8 @@ def attach(
     ----------
     model
         ``EDMPrecond`` or its ``DhariwalUNet``; or an adapter, or the visualizer's
-        ``ActivationExtractor`` with one, which register hooks by layer name themselves.
+        ``ActivationExtractor`` with one, which register hooks by layer name themselves. A U-Net is
+        given scaled images and a logarithm of the noise level: its batches need ``sigmas``.
     layers
         Globs over the names of layers: ``encoder_block_*``.
     guidance_scale
@@ -82,13 +83,17 @@ def attach(
     ------
     InvalidInputError
         ``pattern-unmatched`` for a glob that matches no layer; ``invalid-parameter`` for something
-        else in *keep*.
+        else in *keep*, or anything in it with a U-Net, which sees no pictures.
     """
     unknown = sorted(set(keep) - set(KEPT))
     if unknown:
         message = f"expected to keep some of {', '.join(KEPT)}; got {', '.join(unknown)}"
         raise invalid(ErrorKind.INVALID_PARAMETER, message)
     model = getattr(model, "adapter", model)
+    inner = level == SIGMA and _is_unet(model)
+    if keep and inner:
+        message = f"expected the model around the U-Net to keep {', '.join(keep)} of; got its U-Net"
+        raise invalid(ErrorKind.INVALID_PARAMETER, message)
     book = None if classes is None else class_book(ClassOrder(classes))
     return AttachedModel(
         recorder,
@@ -98,6 +103,7 @@ def attach(
         book=book,
         keep=frozenset(keep),
         level=level,
+        inner=inner,
     )
 
 
@@ -138,12 +144,14 @@ class AttachedModel:
         book: ClassBook | None,
         keep: frozenset[str],
         level: str,
+        inner: bool,
     ) -> None:
         self._recorder = recorder
         self._scale = guidance_scale
         self._book = book
         self._keep = keep
         self._level = level
+        self._inner = inner
         self._batch: Batch | None = None
         self._declared: set[str] = set()
         adapted = hasattr(model, "register_activation_hooks")
@@ -176,18 +184,23 @@ class AttachedModel:
         ----------
         sigmas
             Noise level of each step. Without, it is read from the model's argument, for which the
-            device is waited for once a step.
+            device is waited for once a step; a U-Net has none.
         coordinates
             Of the samples, a value each or one for all: ``class_id``, ``seed``, ``caption``, ….
 
         Raises
         ------
+        InvalidInputError
+            ``invalid-parameter`` without *sigmas* of a U-Net.
         RuntimeError
             In the end, if a guided sampler did not call the model twice in each step, or the model
             was not called.
         """
         if self._batch is not None:
             raise RuntimeError("a batch is under way: leave it before the next begins")
+        if sigmas is None and self._inner:
+            message = "expected sigmas= of each step: a U-Net is told their logarithms only"
+            raise invalid(ErrorKind.INVALID_PARAMETER, message)
         self._tell(samples, coordinates)
         self._batch = batch = Batch(samples, sigmas)
         try:
@@ -313,6 +326,10 @@ def picture(tensor: Tensor) -> Tensor:
     What upstream does: -1 to 1 becomes 0 to 255, cut off below and above.
     """
     return ((tensor + 1.0) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def _is_unet(model: Any) -> bool:
+    return hasattr(model, "enc") and not hasattr(model, "model")
 
 
 def _matching(globs: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

@@ -6,15 +6,25 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pytest
 
 from archive_schema.errors import InvalidInputError
 from examples import record_batchie
-from examples.record_batchie import DRAWS, JOBS, ChunkedScoresHolder, Sample, ThetaHolder, record
+from examples.record_batchie import (
+    DRAWS,
+    JOBS,
+    ChunkedDistanceMatrix,
+    ChunkedScoresHolder,
+    Sample,
+    ThetaHolder,
+    record,
+)
 from recorder import TraceRecorder
 from recorder.integrations.batchie import attach
 from server.query import Archive
@@ -100,6 +110,87 @@ def test_real_files_are_taken_as_an_import_takes_them(folder_store: Store, tmp_p
         names = run.ledger.sample_coordinates
     assert again == tree_of(tmp_path / "wanted")
     assert {"plate_name", "sample_name"} <= set(names)
+
+
+def test_real_values_that_jobs_save_are_the_real_files(folder_store: Store, tmp_path: Path) -> None:
+    """Draws, distances and scores of the real plate folder, added and saved one by one."""
+    place = "iter_0/plate_0/unmasked_screen"
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    holders = (ThetaHolder, ChunkedDistanceMatrix, ChunkedScoresHolder)
+    draws = [read_draws(REAL / place / f"thetas_{chain}.h5") for chain in (0, 1)]
+    for chain, made in enumerate(draws):
+        with (
+            TraceRecorder(
+                folder_store,
+                "run",
+                system="batchie",
+                metadata={"screen": "unmasked_screen"},
+                writer=f"chain_{chain}",
+                seal_at_exit=False,
+            ) as rec,
+            attach(rec, *holders, step=0, iter=0, plate=0, chain=chain),
+        ):
+            save_again(REAL / place, folder, chain, made)
+
+    with Archive(folder_store) as archive:
+        run = archive.run("run")
+        for chain, made in enumerate(draws):
+            for at, draw in enumerate(made):
+                for name, value in draw.values.items():
+                    field = run.field(name, layer=f"thetas_{chain}.draw_{at}")
+                    found = field.select({"step": 0}).array()
+                    assert found.dtype == value.dtype
+                    np.testing.assert_array_equal(found, value)
+        again = exported(run)
+    wanted = tree_of(REAL)
+    assert len(again) == 6
+    assert again == {path: wanted[path] for path in again}
+
+
+@dataclass
+class SparseDrugComboMCMCSample:
+    """A draw as BATCHIE's model of that name has them."""
+
+    values: dict[str, Any]
+
+    def private_parameters_dict(self) -> dict[str, Any]:
+        """Return what is this draw's own."""
+        return self.values
+
+
+SparseDrugComboMCMCSample.__module__ = "batchie.models.sparse_combo"
+
+
+def read_draws(path: Path) -> list[SparseDrugComboMCMCSample]:
+    with h5py.File(path) as file:
+        groups = [file[f"private_params/{at}"] for at in range(file.attrs["n_thetas"])]
+        arrays = [{name: one[()] for name, one in group.items()} for group in groups]
+        return [
+            SparseDrugComboMCMCSample({**found, **group.attrs})
+            for found, group in zip(arrays, groups, strict=True)
+        ]
+
+
+def save_again(real: Path, folder: Path, number: int, draws: list[Any]) -> None:
+    """Do what the jobs of this number did that saved the real files."""
+    thetas = ThetaHolder(len(draws))
+    for draw in draws:
+        thetas.add_theta(draw)
+    thetas.save_h5(str(folder / f"thetas_{number}.h5"))
+    name = f"distance_matrix_chunk_{number}.h5"
+    with h5py.File(real / name) as file:
+        distances = ChunkedDistanceMatrix(int(file["size"][0]))
+        columns = (file[one][()] for one in ("row_indices", "col_indices", "values"))
+        for entry in zip(*columns, strict=True):
+            distances.add_value(*entry)
+    distances.save(str(folder / name))
+    name = f"score_chunk_{number}.h5"
+    with h5py.File(real / name) as file:
+        scores = ChunkedScoresHolder(len(file["scores"]))
+        for entry in zip(file["plate_ids"][()], file["scores"][()], strict=True):
+            scores.add_score(*entry)
+    scores.save_h5(str(folder / name))
 
 
 def test_what_is_no_file_of_a_plate_folder_is_refused(folder_store: Store, tmp_path: Path) -> None:
