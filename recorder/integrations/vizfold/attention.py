@@ -58,9 +58,10 @@ class Captured:
         residues = self.choice.residues
         wanted: Collection[int] = (0,)
         if self.kind.residue is not None and residues == "mean":
-            # Half precision loses a mean over a thousand residues.
-            part = maps.float().sum(0)
-            self.total = part if self.total is None else self.total + part
+            # Half precision loses a mean over a thousand residues. One after the other, as NumPy's
+            # mean over them, which upstream writes: to the bit, whatever the chunks.
+            for one in maps.float():
+                self.total = one.clone() if self.total is None else self.total.add_(one)
             return
         if self.kind.residue is not None:
             wanted = residues if isinstance(residues, tuple) else range(self.rows)
@@ -75,7 +76,9 @@ class Captured:
             return {self.kind.name: self.kept[0][0]}
         if self.total is not None:
             self._check(layer, self.rows == self.total.shape[-1], "residue")
-            return {self.kind.mean: self.choice.cast(self.total / self.rows)}
+            # By a tensor: GPUs multiply by the inverse of a number, which differs in the last bit.
+            count = self.total.new_full((), self.rows)
+            return {self.kind.mean: self.choice.cast(self.total / count)}
         wanted = self.choice.residues
         residues = wanted if isinstance(wanted, tuple) else tuple(range(self.rows))
         found = sum(map(len, self.kept))
